@@ -58,6 +58,14 @@ class CompilerError(Exception):
         return "\n".join(d.render() for d in self.diagnostics)
 
 
+class InternalError(RuntimeError):
+    """A mistake of ours, caught at the border of a pass; `reproducer` is the file that replays it, where one was written."""
+
+    def __init__(self, message: str, reproducer: str | None = None) -> None:
+        super().__init__(message)
+        self.reproducer = reproducer
+
+
 def error(code: str, message: str, **fields: object) -> CompilerError:
     """A `CompilerError` of one diagnostic; `fields` are those of `Diagnostic`."""
     return CompilerError([Diagnostic(code=code, message=message, **fields)])  # type: ignore[arg-type]

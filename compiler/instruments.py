@@ -1,0 +1,192 @@
+"""What watches passes run: dumps, the verifier, times, counts. Each is one small class that the pass manager calls.
+
+Instruments never change the module. They take passes as they find them (a name is enough), so that this module needs to know
+nothing of pipelines.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from compiler.errors import CompilerError, did_you_mean, error
+from compiler.ir.constants import write_blobs
+from compiler.ir.core import Module
+from compiler.ir.printer import print_module
+from compiler.ir.verifier import verify
+
+
+class NamedPass(Protocol):
+    """What instruments see of a pass."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Instrument:
+    """Base: does nothing. `index` is the pass's place in the pipeline, from 1."""
+
+    def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
+        """Called once, before the first pass."""
+
+    def before(self, pass_: NamedPass, index: int, module: Module) -> None:
+        """Called before each pass."""
+
+    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
+        """Called after each pass that succeeded; `changed`: the mutation counter moved."""
+
+    def pipeline_ends(self, module: Module) -> None:
+        """Called once, after the last pass or where the pipeline stopped, also on failure."""
+
+
+# -- dumps --------------------------------------------------------------------------------------------------------------
+DUMP_MOMENTS = ("before", "after", "changed")
+
+
+@dataclass
+class DumpIR(Instrument):
+    """Prints the IR around passes: `before`, `after`, or only where it `changed`; only for `names`, if any.
+
+    With `directory`, into numbered files `03-fuse-batchnorm.mlu` beside one `constants.safetensors` that holds every constant
+    once by content; otherwise to `stream`.
+    """
+
+    moment: str = "changed"
+    names: tuple[str, ...] = ()
+    directory: Path | None = None
+    stream: TextIO | None = None
+    written: list[Path] = field(default_factory=list)
+    _last: str = ""
+    _blobs: set[str] = field(default_factory=set)
+
+    @staticmethod
+    def parse(text: str, directory: Path | None = None, stream: TextIO | None = None) -> DumpIR:
+        """The instrument `--dump-ir=TEXT` asks for: `changed`, `after:simplify,legalize`."""
+        moment, _, names = text.partition(":")
+        if moment not in DUMP_MOMENTS:
+            raise error("E408", f"cannot dump IR {moment!r}", help=did_you_mean(moment, DUMP_MOMENTS))
+        return DumpIR(moment, tuple(n.strip() for n in names.split(",") if n.strip()), directory, stream)
+
+    def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
+        known = [p.name for p in passes]
+        for name in self.names:
+            if name not in known:
+                raise error(
+                    "E408", f"cannot dump around {name!r}: the pipeline has no such pass", help=did_you_mean(name, known)
+                )
+        if self.moment == "changed":
+            self._last = print_module(module)
+            self._write("00-input", self._last, module)
+
+    def before(self, pass_: NamedPass, index: int, module: Module) -> None:
+        if self.moment == "before" and self._wanted(pass_):
+            self._write(f"{index:02}-before-{pass_.name}", print_module(module), module)
+
+    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
+        if self.moment == "before" or (self.moment == "changed" and not changed):
+            return
+        text = print_module(module)
+        if self.moment == "after" or text != self._last:
+            if self._wanted(pass_):
+                self._write(f"{index:02}-{pass_.name}", text, module)
+            self._last = text
+
+    def _wanted(self, pass_: NamedPass) -> bool:
+        return not self.names or pass_.name in self.names
+
+    def _write(self, title: str, text: str, module: Module) -> None:
+        if self.directory is None:
+            print(f"// ---- {title} ----\n{text}", file=self.stream or sys.stdout)
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{title}.mlu"
+        path.write_text(text, encoding="utf-8")
+        write_blobs(module, self.directory / "constants.safetensors", self._blobs)
+        self.written.append(path)
+
+
+# -- the verifier -------------------------------------------------------------------------------------------------------
+@dataclass
+class VerifyEach(Instrument):
+    """Verifies the module at the start and after every pass that changed it; a fault names the pass it followed."""
+
+    level: str | None = None
+
+    def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
+        verify(module, level=self.level)
+
+    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
+        level = getattr(pass_, "verify_level", None)
+        if not changed and level in (None, self.level):
+            return
+        self.level = level or self.level
+        try:
+            verify(module, level=self.level)
+        except CompilerError as fault:
+            raise BrokenModule(
+                [replace(d, where=f"{d.where}  after pass {pass_.name!r}".strip()) for d in fault.diagnostics]
+            ) from fault
+
+
+class BrokenModule(CompilerError):
+    """The verifier's faults after a pass: the pass's mistake, not the user's."""
+
+
+# -- times and counts ---------------------------------------------------------------------------------------------------
+@dataclass
+class TimePasses(Instrument):
+    """Wall-clock seconds of each pass, verification and dumps left out."""
+
+    clock: Callable[[], float] = time.perf_counter
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+    _started: float = 0.0
+
+    def before(self, pass_: NamedPass, index: int, module: Module) -> None:
+        self._started = self.clock()
+
+    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
+        self.seconds.append((pass_.name, self.clock() - self._started))
+
+    def as_dict(self) -> list[dict[str, Any]]:
+        """Plain data, for `--json`."""
+        return [{"pass": name, "seconds": seconds} for name, seconds in self.seconds]
+
+    def __str__(self) -> str:
+        total = sum(seconds for _, seconds in self.seconds)
+        rows = [f"{s * 1e3:10.1f} ms  {s / total if total else 0.0:6.1%}  {name}" for name, s in self.seconds]
+        return "\n".join([*rows, f"{total * 1e3:10.1f} ms  total"])
+
+
+@dataclass
+class CountOps(Instrument):
+    """How many ops of each kind the module had before the first and after each pass."""
+
+    counts: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+
+    def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
+        self.counts.append(("input", count_ops(module)))
+
+    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
+        self.counts.append((pass_.name, count_ops(module) if changed else dict(self.counts[-1][1])))
+
+    def __str__(self) -> str:
+        """For each pass, the kinds whose number it changed."""
+        lines = []
+        for (_, old), (name, new) in zip(self.counts, self.counts[1:], strict=False):
+            kinds = sorted(k for k in {**old, **new} if old.get(k, 0) != new.get(k, 0))
+            moved = ", ".join(f"{k} {new.get(k, 0) - old.get(k, 0):+}" for k in kinds) or "nothing"
+            lines.append(f"{name}: {moved}")
+        return "\n".join(lines)
+
+
+def count_ops(module: Module) -> dict[str, int]:
+    """Number of ops by kind, sorted by name; terminators left out."""
+    counts: dict[str, int] = {}
+    for op in module.ops():
+        if "terminator" not in op.signature.traits:
+            counts[op.op_name] = counts.get(op.op_name, 0) + 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,70 @@
+"""Reproducer files: the IR before the pass that failed, the pipeline that was left, and what the compilation was asked for.
+
+A reproducer is an ordinary IR file whose first comment lines carry the rest, beside the side file of its constants, so it
+can be opened, edited and sent like any dump. Running one again is `compiler.bisect.replay`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import error
+from compiler.ir.constants import read_module, write_module
+from compiler.ir.core import Module
+from compiler.pass_context import PassContext
+
+_PREFIX = "// reproducer "
+
+
+@dataclass(frozen=True)
+class Reproducer:
+    """A failure to run again."""
+
+    module: Module
+    pipeline: str
+    message: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def write_reproducer(path: Path, module: Module, pipeline: str, message: str, ctx: PassContext) -> Path:
+    """Write the file and its side file; returns the path written. An existing file of the name is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_module(module, path)
+    facts = {
+        "pipeline": pipeline,
+        "message": message,
+        "options": {**_target_options(ctx.target), **ctx.options},
+    }
+    header = "".join(f"{_PREFIX}{key}: {json.dumps(value, default=str)}\n" for key, value in facts.items())
+    first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    path.write_text(f"{first}\n{header}{rest}", encoding="utf-8")
+    return path
+
+
+def _target_options(target: Any) -> dict[str, Any]:
+    """What a target must be remade from: its name, and its options where it says them."""
+    if target is None:
+        return {}
+    told = getattr(target, "options", None)
+    return {"target": getattr(target, "name", type(target).__name__), **(told if isinstance(told, dict) else {})}
+
+
+def read_reproducer(path: Path | str) -> Reproducer:
+    """The reproducer in a file. Raises CompilerError E410 for a file that is none."""
+    path = Path(path)
+    facts: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith(_PREFIX):
+            key, _, value = line.removeprefix(_PREFIX).partition(": ")
+            facts[key] = json.loads(value)
+        elif line and not line.startswith("//"):
+            break
+    if "pipeline" not in facts:
+        raise error(
+            "E410", f"{path} is not a reproducer: it names no pipeline", help="run any IR file with: mluc opt FILE -p …"
+        )
+    known = {f: facts[f] for f in ("message", "options") if f in facts}
+    return Reproducer(read_module(path), facts["pipeline"], **known)
