@@ -1,9 +1,10 @@
 """How an instruction is declared: fields, columns, rules, footprints.
 
-An instruction is one row of 32 little-endian int32: word 0 is the opcode, then its fields in declared order, one word each
-(two for an address in a named space), then zeros. A class states its fields, its rules and its footprints once, on whole
-columns of rows, so that the encoder, the disassembly, the legality check of one instruction and of a whole program, the
-hazard check, the cost model and the test strategies all read the same table. Concrete instructions are in `isa.py`.
+An instruction is one row of 32 little-endian int32: word 0 is the opcode, then its fields in declared order, one word
+each (two for an address in a named space), then zeros. A class states its fields, its rules and its footprints once,
+on whole columns of rows, so that the encoder, the disassembly, the legality check of one instruction and of a whole
+program, the hazard check, the cost model and the test strategies all read the same table. Concrete instructions are
+in `isa.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MAX_FAR = 2**31 - 1
 MAX_WORK = 2.0**40
 """Elementary steps (bytes copied, elements touched, multiply-adds) one instruction may ask for."""
 
-# -- spaces ---------------------------------------------------------------------------------------------------------------
+# -- spaces ------------------------------------------------------------------------------------------------------------
 NRAM, WRAM, SRAM, WORKSPACE, CONSTANTS = range(5)
 INPUT, OUTPUT = 0x100, 0x200
 MAX_IO = 0x100
@@ -94,7 +95,7 @@ class Address(NamedTuple):
         return f"{space_name(self.space)}+{self.offset:#x}"
 
 
-# -- fields ---------------------------------------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------------------------------
 class Field:
     """One named word of an instruction (two for `far`). `kind` is near, far, number, integer, enum, f32 or bits."""
 
@@ -121,7 +122,7 @@ class Field:
     def __set__(self, instance: Instruction, value: Any) -> None:
         self.write(instance.words, value)
 
-    def read(self, words: Sequence[int]) -> Any:
+    def read(self, words: Any) -> Any:
         """The value in a row: int, float, enum member (a plain int when no member has that number) or `Address`."""
         word = int(words[self.column])
         if self.kind == "far":
@@ -191,7 +192,7 @@ def bits(high: int = 2**31 - 1, low: int = 0, default: int | None = None, doc: s
     return Field("bits", low, high, default, doc=doc)
 
 
-# -- columns and footprints -------------------------------------------------------------------------------------------------
+# -- columns and footprints --------------------------------------------------------------------------------------------
 class Columns:
     """Rows of one opcode, read by field name as int64 arrays; a far field `dst` also has `dst_space`."""
 
@@ -212,9 +213,10 @@ class Columns:
 
 @dataclass
 class Accesses:
-    """What rows touch: access i of `row[i]` covers, for i0 < counts[0], i1 < counts[1], i2 < counts[2], the `run` bytes from
-    base + i0*strides[0] + i1*strides[1] + i2*strides[2] in `space`. Normalised: neighbouring runs are merged, unused counts
-    are 1 and their strides 0. All arrays are int64 but `write` (bool); counts and strides are [n, 3], outermost first."""
+    """What rows touch: access i of `row[i]` covers, for i0 < counts[0], i1 < counts[1], i2 < counts[2], the `run`
+    bytes from base + i0*strides[0] + i1*strides[1] + i2*strides[2] in `space`. Normalised: neighbouring runs are
+    merged, unused counts are 1 and their strides 0. All arrays are int64 but `write` (bool); counts and strides are
+    [n, 3], outermost first."""
 
     row: np.ndarray
     space: np.ndarray
@@ -274,7 +276,8 @@ def access(
 
 
 def coalesce(a: Accesses) -> Accesses:
-    """Merge runs that touch each other, drop loops of one and loops over the same bytes; the bytes touched are the same."""
+    """Merge runs that touch each other, drop loops of one and loops over the same bytes; the bytes touched are the
+    same."""
     counts, strides, run = a.counts.copy(), a.strides.copy(), a.run.copy()
     for _ in range(3):
         counts[strides == 0] = 1
@@ -291,8 +294,8 @@ def coalesce(a: Accesses) -> Accesses:
 
 
 def disjoint(a: Accesses, b: Accesses) -> np.ndarray:
-    """For pairs of accesses, whether they provably share no byte: their hulls are apart, or they interleave with a common
-    pitch (gcd of all strides). Sufficient, and part of the definition of what an instruction may ask for."""
+    """For pairs of accesses, whether they provably share no byte: their hulls are apart, or they interleave with a
+    common pitch (gcd of all strides). Sufficient, and part of the definition of what an instruction may ask for."""
     apart = (a.space != b.space) | (a.end <= b.base) | (b.end <= a.base)
     pitch = np.gcd(np.gcd.reduce(a.strides, axis=1), np.gcd.reduce(b.strides, axis=1))
     distance = np.mod(b.base - a.base, np.maximum(pitch, 1))
@@ -300,7 +303,7 @@ def disjoint(a: Accesses, b: Accesses) -> np.ndarray:
 
 
 def no_self_overlap(a: Accesses) -> np.ndarray:
-    """Whether every byte of an access is touched once, by nesting: in order of stride, each steps over all inside it."""
+    """Whether every byte of an access is touched once, by nesting: by rising stride, each steps over all inside it."""
     strides = np.where(a.counts == 1, 0, a.strides)
     order = np.argsort(strides, axis=1)
     counts, strides = np.take_along_axis(a.counts, order, 1), np.take_along_axis(strides, order, 1)
@@ -319,9 +322,9 @@ def same(a: Accesses, b: Accesses) -> np.ndarray:
     )  # fmt: skip
 
 
-# -- instructions -----------------------------------------------------------------------------------------------------------
+# -- instructions ------------------------------------------------------------------------------------------------------
 class Rule(NamedTuple):
-    """What must hold: `message` may use {field} names and is the manual's text too; `holds` maps columns to booleans."""
+    """What must hold: `message` may use {field} names and is the manual's text; `holds` maps columns to booleans."""
 
     message: str
     holds: Callable[[Columns], Any]
@@ -385,8 +388,8 @@ class Instruction:
 
     @classmethod
     def build(cls, **values: Any) -> np.ndarray:
-        """Many instructions at once: every value is a scalar or an array, broadcast together → [n, 32] int32. Far fields
-        are given as two values, `dst_space` and `dst`; f32 fields as floats."""
+        """Many instructions at once: every value is a scalar or an array, broadcast together → [n, 32] int32. Far
+        fields are given as two values, `dst_space` and `dst`; f32 fields as floats."""
         arrays = {name: cls._words(name, value) for name, value in values.items()}
         shape = np.broadcast_shapes((1,), *(a.shape for a in arrays.values()))
         out = np.zeros((*shape, ROW_WORDS), np.int32)
