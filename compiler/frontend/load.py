@@ -1,0 +1,67 @@
+"""From a model file of any kind to a module: `load(path)` looks at the file's name and calls the frontend for it.
+
+Frontends are imported when they are needed; nothing here knows what is inside a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import did_you_mean, error
+from compiler.ir.core import Module
+
+Shapes = Mapping[str, Sequence[int]]
+Bindings = Mapping[str, Any]
+
+
+def load(path: str | Path, shapes: Shapes | None = None, bindings: Bindings | None = None) -> Module:
+    """The module of a model file.
+
+    `shapes` gives sizes to symbolic dimensions of inputs, `bindings` values to integer or boolean inputs, which then are inputs
+    no more. Raises CompilerError when the file cannot be read or converted; every unsupported node is listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        reason = "is a directory" if path.is_dir() else "no such file"
+        raise error("E201", reason, where=str(path), help=did_you_mean(path.name, siblings[:1000]))
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise error(
+            "E220", f"files named {path.suffix or 'without a suffix'!r} are not known", where=str(path),
+            help="known: " + ", ".join(READERS),
+        )  # fmt: skip
+    return reader(path, shapes or {}, bindings or {})
+
+
+def _load_onnx(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
+    from compiler.frontend.onnx.importer import import_model
+
+    return import_model(path, shapes, bindings)
+
+
+def _load_text(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
+    from compiler.ir.constants import read_module
+
+    if shapes or bindings:
+        raise error(
+            "E204", "IR text has its shapes and inputs already", where=str(path),
+            help="give --shape and --bind when the model is imported",
+        )  # fmt: skip
+    return read_module(path)
+
+
+def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
+    raise error(
+        "E220", "PyTorch archives cannot be read yet", where=str(path),
+        help="export the network to ONNX: torch.onnx.export(model.eval(), example, 'model.onnx', opset_version=17)",
+    )  # fmt: skip
+
+
+READERS: dict[str, Callable[[Path, Shapes, Bindings], Module]] = {
+    ".onnx": _load_onnx, ".mlu": _load_text, ".pt": _refuse_torch, ".pth": _refuse_torch, ".pt2": _refuse_torch,
+    ".ptl": _refuse_torch, ".jit": _refuse_torch,
+}  # fmt: skip
+"""Suffix of a file's name → its frontend."""

@@ -1,0 +1,152 @@
+"""Nodes that other nodes stand for: functions of the model, and operators that ONNX itself defines by a body.
+
+Also the checks every node gets against ONNX's own declaration of its operator, and the report of operators nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from compiler.errors import did_you_mean
+from compiler.frontend.onnx.node import Inline, Malformed, Node, NodeRecord, Unsupported
+from compiler.frontend.onnx.registry import CONVERTERS
+from compiler.ir.types import DType
+
+REMEDIES: dict[str, str] = {
+    "Loop": "export the network with the loop unrolled (a fixed number of rounds), or run the loop in the host program",
+    "Scan": "export the network with the loop unrolled, or use LSTM, GRU or RNN nodes",
+    "NonMaxSuppression": "cut the model before it and run it in the host program",
+    "RoiAlign": "cut the model before it and run it in the host program",
+    "NonZero": "its result has no fixed size: cut the model before it",
+    "Unique": "its result has no fixed size: cut the model before it",
+    "Compress": "its result has no fixed size: cut the model before it, or make the condition a constant",
+    "RandomNormal": "export the network for inference, or feed random numbers as an input",
+    "RandomUniform": "export the network for inference, or feed random numbers as an input",
+    "StringNormalizer": "process text in the host program and feed numbers",
+}  # fmt: skip
+
+CUT = "replace it in the exported model, or cut the model there (onnx.utils.extract_model) and run the rest on the host"
+
+
+def check_node(proto: onnx.NodeProto, opsets: dict[str, int], ir_version: int) -> None:
+    """Raise Malformed where a node breaks its operator's declaration (inputs, outputs, attributes)."""
+    if proto.domain not in ("", "ai.onnx") or proto.op_type == "Constant" or any(a.HasField("g") for a in proto.attribute):
+        return
+    if "" not in opsets:
+        raise Malformed("the model imports no opset of the default domain")
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = ir_version
+    context.opset_imports = opsets
+    try:
+        onnx.checker.check_node(proto, context)
+    except onnx.checker.ValidationError as fault:
+        text = str(fault)
+        if "No Op registered" in text:
+            return
+        raise Malformed(text.splitlines()[0].strip(), "repair or export the model again") from None
+
+
+def unknown_operator(record: NodeRecord) -> Unsupported:
+    """The report of an operator without converter and without body."""
+    if record.domain:
+        return Unsupported(
+            f"operators of domain {record.domain!r} are not supported",
+            "export without custom or runtime-specific operators (no onnxruntime optimisation before export)",
+        )
+    known = {op_type for domain, op_type in CONVERTERS if not domain}
+    if not onnx.defs.has(record.op_type):
+        return Unsupported("this is not an ONNX operator", did_you_mean(record.op_type, known))
+    return Unsupported("this operator is not supported", REMEDIES.get(record.op_type, CUT))
+
+
+# -- bodies -------------------------------------------------------------------------------------------------------------
+def body_of_operator(node: Node, domain: str, opset: int) -> onnx.FunctionProto | None:
+    """The body by which ONNX defines an operator at an opset; None if it defines none."""
+    try:
+        schema = onnx.defs.get_schema(node.proto.op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    version = _newest(schema.function_opset_versions, opset)
+    if version is not None:
+        content = schema.get_function_with_opset_version(version)
+    else:
+        version = _newest(schema.context_dependent_function_opset_versions, opset)
+        if version is None:
+            return None
+        content = schema.get_context_dependent_function_with_opset_version(
+            version, node.proto.SerializeToString(), _input_types(node)
+        )
+    body = onnx.FunctionProto()
+    body.ParseFromString(content)
+    _add_schema_defaults(body, schema)
+    return body if body.node else None
+
+
+def _newest(versions: Iterable[int], opset: int) -> int | None:
+    return max((v for v in versions if v <= opset), default=None)
+
+
+_ELEMENT_CODES = {DType.of(onnx.helper.tensor_dtype_to_np_dtype(c)): c for c in (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)}
+
+
+def _input_types(node: Node) -> list[bytes]:
+    return [
+        b"" if v is None
+        else onnx.helper.make_tensor_type_proto(_ELEMENT_CODES[v.type.dtype], v.type.shape).SerializeToString()
+        for v in node.inputs
+    ]  # fmt: skip
+
+
+def _add_schema_defaults(body: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:
+    given = {a.name for a in body.attribute_proto}
+    for name, declared in schema.attributes.items():
+        if name not in given and declared.default_value is not None and declared.default_value.type:
+            body.attribute_proto.append(declared.default_value)
+
+
+def inline_function(function: onnx.FunctionProto, node: Node, opsets: dict[str, int]) -> Inline:
+    """The body of a function with the caller's attributes put in."""
+    if len(node.inputs) > len(function.input):
+        raise Malformed(f"gives {len(node.inputs)} inputs, the function takes {len(function.input)}")
+    given = {a.name: a for a in function.attribute_proto}
+    given.update({a.name: a for a in node.proto.attribute})
+    inputs = [*node.inputs, *[None] * (len(function.input) - len(node.inputs))]
+    wanted = [name for name, used in zip(function.output, node.proto.output, strict=False) if used]
+    positions = [i for i, used in enumerate(node.proto.output) if used]
+
+    def place(values: list) -> list:
+        results: list = [None] * len(node.proto.output)
+        for position, value in zip(positions, values, strict=True):
+            results[position] = value
+        return results
+
+    return Inline(
+        [_substituted(n, given) for n in function.node], wanted, dict(zip(function.input, inputs, strict=True)),
+        then=place, isolated=True, opsets=opsets, hides_nodes=function.domain in ("", "ai.onnx"),
+    )  # fmt: skip
+
+
+def _substituted(proto: onnx.NodeProto, given: dict[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """A copy of a function's node, and of the graphs in it, in which references to attributes are replaced."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(proto)
+    pending = [copy]
+    while pending:
+        node = pending.pop()
+        kept = []
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                if attribute.ref_attr_name not in given:
+                    continue
+                value = onnx.AttributeProto()
+                value.CopyFrom(given[attribute.ref_attr_name])
+                value.name = attribute.name
+                attribute = value
+            kept.append(attribute)
+        copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
+        del node.attribute[:]
+        node.attribute.extend(copies)
+        pending += [inner for a in node.attribute for g in (a.g, *a.graphs) for inner in g.node]
+    return copy

@@ -1,0 +1,200 @@
+"""What a converter sees of an ONNX node: its inputs as values, its attributes as Python values, and ways to emit ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compiler.errors import Diagnostic
+from compiler.frontend.onnx.builder import Builder
+from compiler.ir.core import Constant, Op, Value
+from compiler.ir.types import DType
+
+
+class Unsupported(Exception):
+    """A converter declines a node: why, and what the user can do."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Malformed(Exception):
+    """The node breaks the ONNX specification."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass
+class Inline:
+    """A converter's answer that a graph stands for the node: a branch, one round of a loop, a function's body.
+
+    `arguments` bind names of the graph to values. `then` takes the values of `outputs` and gives the node's results, or another
+    `Inline` to go on with. `isolated` graphs (function bodies) see no names of the graph around them. A graph that
+    `hides_nodes` is not the user's: whatever happens in it is reported of the node it stands for.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    outputs: Sequence[str]
+    arguments: dict[str, Value | None] = field(default_factory=dict)
+    initializers: Sequence[onnx.TensorProto] = ()
+    then: Callable[[list[Value | None]], Any] = list
+    isolated: bool = False
+    hides_nodes: bool = False
+    opsets: dict[str, int] | None = None
+
+
+class Node:
+    """One ONNX node with its inputs looked up. Lives while its converter runs."""
+
+    def __init__(
+        self, proto: onnx.NodeProto, inputs: Sequence[Value | None], builder: Builder, opset: int,
+        read_tensor: Callable[[onnx.TensorProto], np.ndarray],
+    ) -> None:  # fmt: skip
+        self.proto = proto
+        self.inputs = list(inputs)
+        self.builder = builder
+        self.opset = opset
+        self._read_tensor = read_tensor
+        self._attributes = {a.name: a for a in proto.attribute}
+
+    # -- inputs ---------------------------------------------------------------------------------------------------------
+    def input(self, index: int) -> Value:
+        """A required input. Raises Malformed when the node does not have it."""
+        value = self.optional(index)
+        if value is None:
+            raise Malformed(f"input {index} is missing")
+        return value
+
+    def optional(self, index: int) -> Value | None:
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def known(self, index: int) -> np.ndarray | None:
+        """The elements of an input that is known at import, else None (also when absent)."""
+        value = self.optional(index)
+        return value.data if isinstance(value, Constant) else None
+
+    def array(self, index: int, what: str) -> np.ndarray:
+        """The elements of a required input that must be known. `what` names it for the message."""
+        self.input(index)
+        found = self.known(index)
+        if found is None:
+            raise Unsupported(
+                f"{what} (input {index}, {self.proto.input[index]!r}) depends on the network's data",
+                "make it a constant in the exported model; an integer or boolean graph input can be bound with --bind",
+            )
+        return found
+
+    def ints(self, index: int, what: str) -> tuple[int, ...]:
+        return tuple(int(v) for v in self.array(index, what).reshape(-1))
+
+    def optional_ints(self, index: int, what: str) -> tuple[int, ...] | None:
+        return None if self.optional(index) is None else self.ints(index, what)
+
+    def shape(self, index: int = 0) -> tuple[int, ...]:
+        return self.input(index).type.static_shape
+
+    # -- attributes -----------------------------------------------------------------------------------------------------
+    def has(self, name: str) -> bool:
+        return name in self._attributes
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute as number, str, tuple, array (tensors) or GraphProto; `default` when absent."""
+        proto = self._attributes.get(name)
+        if proto is None:
+            return default
+        value = onnx.helper.get_attribute_value(proto)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, onnx.TensorProto):
+            return self._read_tensor(value)
+        if proto.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            return tuple(value)
+        if proto.type == onnx.AttributeProto.STRINGS:
+            return tuple(v.decode("utf-8", "replace") for v in value)
+        return value
+
+    def required(self, name: str) -> Any:
+        if name not in self._attributes:
+            raise Malformed(f"attribute {name!r} is missing")
+        return self.attribute(name)
+
+    def axes_attribute_or_input(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
+        """Axes as newer opsets give them (an input) or as older ones do (an attribute); None when neither is there."""
+        if self.optional(index) is not None:
+            return self.ints(index, name)
+        return self.attribute(name)
+
+    @property
+    def has_output(self) -> Callable[[int], bool]:
+        return lambda index: index < len(self.proto.output) and bool(self.proto.output[index])
+
+    # -- emission -------------------------------------------------------------------------------------------------------
+    def emit(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> Value:
+        """The first result of a new op (or its constant, where it folds)."""
+        return self.builder.emit(op_class, *operands, **attributes)[0]
+
+    def emit_all(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
+        return self.builder.emit(op_class, *operands, **attributes)
+
+    def constant(self, array: Any, dtype: DType | None = None) -> Constant:
+        return self.builder.constant(np.asarray(array, None if dtype is None else dtype.numpy))
+
+    def scalar_like(self, number: float, value: Value) -> Constant:
+        """A rank-0 constant of the element type of `value`."""
+        return self.constant(number, value.type.dtype)
+
+
+@dataclass
+class NodeRecord:
+    """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes the
+    output of a node that was not converted)."""
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    outputs: tuple[str, ...]
+    status: str = "converted"
+    reason: str = ""
+    remedy: str = ""
+
+    @property
+    def operator(self) -> str:
+        return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name, "op": self.operator, "opset": self.opset, "outputs": list(self.outputs),
+            "status": self.status, "reason": self.reason, "help": self.remedy,
+        }  # fmt: skip
+
+
+CODES = {"unsupported": "E210", "malformed": "E212"}
+
+
+def diagnostics_of(records: Sequence[NodeRecord], where: str) -> list[Diagnostic]:
+    """One diagnostic per operator and reason, each listing all its nodes."""
+    groups: dict[tuple[str, str, str, str], list[NodeRecord]] = {}
+    for record in records:
+        if record.status in CODES:
+            groups.setdefault((record.status, record.operator, record.reason, record.remedy), []).append(record)
+    return [
+        Diagnostic(
+            code=CODES[status], op=operator, where=where, help=remedy,
+            message=f"{reason} ({len(members)} node{'s' if len(members) > 1 else ''})",
+            notes=tuple(
+                f"node {r.name!r}, opset {r.opset}" + (f", output {r.outputs[0]!r}" if r.outputs else "")
+                for r in members
+            ),
+        )
+        for (status, operator, reason, remedy), members in groups.items()
+    ]  # fmt: skip

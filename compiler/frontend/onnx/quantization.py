@@ -1,0 +1,1 @@
+"""Converters of quantise and dequantise nodes (the QDQ form)."""

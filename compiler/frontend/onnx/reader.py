@@ -1,0 +1,133 @@
+"""From a file to an `onnx.ModelProto`, and from its tensors to arrays, with faults a user can read.
+
+Nothing here knows our IR's ops. Weights are read one by one when the importer asks for them, so that a model with external
+data needs no second copy in memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from compiler.errors import CompilerError, error
+from compiler.ir.types import DType
+
+OLDEST_OPSET = 7
+
+_DTYPES = {
+    onnx.TensorProto.BOOL: DType.BOOL, onnx.TensorProto.INT8: DType.I8, onnx.TensorProto.INT16: DType.I16,
+    onnx.TensorProto.INT32: DType.I32, onnx.TensorProto.INT64: DType.I64, onnx.TensorProto.UINT8: DType.U8,
+    onnx.TensorProto.UINT16: DType.U16, onnx.TensorProto.UINT32: DType.U32, onnx.TensorProto.UINT64: DType.U64,
+    onnx.TensorProto.FLOAT16: DType.F16, onnx.TensorProto.BFLOAT16: DType.BF16, onnx.TensorProto.FLOAT: DType.F32,
+    onnx.TensorProto.DOUBLE: DType.F64,
+}  # fmt: skip
+
+
+def dtype_of(code: int) -> DType | None:
+    """The element type an ONNX type code stands for; None for strings, complex numbers and sub-byte types."""
+    return _DTYPES.get(code)
+
+
+def dtype_name(code: int) -> str:
+    """ONNX's name of a type code, for messages."""
+    try:
+        return str(onnx.TensorProto.DataType.Name(code)).lower()
+    except ValueError:
+        return f"type {code}"
+
+
+def widened(dtype: DType) -> DType:
+    """The type a value has inside the module: half-precision numbers become f32, which the scheme may narrow again."""
+    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Parse a file, without its external data. Raises CompilerError when it is not a usable ONNX model."""
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        raise error("E201", f"cannot read the file: {fault.strerror or fault}", where=str(path)) from None
+    if not content:
+        raise error("E201", "the file is empty", where=str(path), help="copy or download the model again")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        raise error(
+            "E201", "not an ONNX model, or a damaged or truncated one", where=str(path),
+            help=_not_onnx_help(content),
+        ) from None
+    _check_header(model, path)
+    return model
+
+
+def _not_onnx_help(content: bytes) -> str:
+    if content.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, not the model: fetch it with 'git lfs pull'"
+    if content.lstrip()[:1] == b"<":
+        return "this looks like a web page: download the file itself"
+    if content.startswith((b"PK\x03\x04", b"\x80")):
+        return "this looks like a PyTorch archive: name it .pt, or export the network with torch.onnx.export"
+    return "copy or download the model again; 'onnx.checker.check_model' must accept it"
+
+
+def _check_header(model: onnx.ModelProto, path: Path) -> None:
+    if not model.HasField("graph") or not model.opset_import:
+        raise error(
+            "E201", "not an ONNX model: it has no graph or no opset", where=str(path),
+            help="export the network again with torch.onnx.export or a similar exporter",
+        )  # fmt: skip
+    newest = onnx.defs.onnx_opset_version()
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            continue
+        if opset.version < OLDEST_OPSET:
+            raise error(
+                "E203", f"opset {opset.version} is older than {OLDEST_OPSET}, the oldest that is read", where=str(path),
+                help=f"convert it: onnx.version_converter.convert_version(onnx.load({path.name!r}), 13)",
+            )  # fmt: skip
+        if opset.version > newest:
+            raise error(
+                "E203", f"opset {opset.version} is newer than {newest}, the newest the onnx package knows",
+                where=str(path), help="pip install --upgrade onnx, or export with opset_version=17",
+            )  # fmt: skip
+
+
+def opsets_of(imports: object) -> dict[str, int]:
+    """Domain → version; the default domain is ''."""
+    return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in imports}  # type: ignore[attr-defined]
+
+
+def read_tensor(tensor: onnx.TensorProto, directory: Path, where: str) -> np.ndarray:
+    """A tensor's elements as an array, half precision widened to f32. Raises CompilerError on damaged or absent data."""
+    name = tensor.name or "(unnamed)"
+    dtype = dtype_of(tensor.data_type)
+    if dtype is None:
+        raise error(
+            "E216", f"tensor {name!r} has elements of type {dtype_name(tensor.data_type)}, which is not supported",
+            where=where, help="export the network with float, integer or boolean weights",
+        )  # fmt: skip
+    try:
+        array = numpy_helper.to_array(tensor, str(directory))
+    except (OSError, onnx.checker.ValidationError) as fault:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        raise error(
+            "E202", f"external data of tensor {name!r} cannot be read: {fault}", where=where,
+            help=f"put the file {location!r} beside the model" if location else "",
+        ) from None  # fmt: skip
+    except (ValueError, TypeError) as fault:
+        raise _damaged(name, str(fault), where) from None
+    if array.shape != tuple(tensor.dims):
+        raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
+    return array.astype(np.float32) if dtype in (DType.F16, DType.BF16) else array
+
+
+def _damaged(name: str, reason: str, where: str) -> CompilerError:
+    return error(
+        "E216", f"the data of tensor {name!r} do not fit its declaration: {reason}", where=where,
+        help="the file is damaged or was edited wrongly: export the network again",
+    )  # fmt: skip

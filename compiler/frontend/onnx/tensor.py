@@ -1,0 +1,291 @@
+"""Converters that move elements: reshapes, slices, concatenations, gathers, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.onnx.node import Malformed, Node, Unsupported
+from compiler.frontend.onnx.registry import converter
+from compiler.ir.core import Value
+from compiler.ir.types import DType
+from compiler.ops import math, nn, tensor
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """The axis counted from the front. Raises Malformed when out of range."""
+    if not -rank <= axis < rank:
+        raise Malformed(f"axis {axis} is out of range for rank {rank}")
+    return axis % rank
+
+
+# -- reshapes -----------------------------------------------------------------------------------------------------------
+@converter("Reshape")
+def reshape_node(n: Node) -> Value:
+    x = n.input(0)
+    shape = n.shape()
+    wanted = list(n.ints(1, "the shape"))
+    if not n.attribute("allowzero", 0):
+        if any(d == 0 and i >= len(shape) for i, d in enumerate(wanted)):
+            raise Malformed(f"shape {wanted} copies a dimension the input, of rank {len(shape)}, does not have")
+        wanted = [shape[i] if d == 0 else d for i, d in enumerate(wanted)]
+    if wanted.count(-1) == 1:
+        known = prod(d for d in wanted if d != -1)
+        if known and prod(shape) % known == 0:
+            wanted[wanted.index(-1)] = prod(shape) // known
+    return reshape(n, x, wanted)
+
+
+@converter("Flatten")
+def flatten(n: Node) -> Value:
+    shape = n.shape()
+    axis = n.attribute("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    return reshape(n, n.input(0), (prod(shape[:axis]), prod(shape[axis:])))
+
+
+@converter("Squeeze")
+def squeeze(n: Node) -> Value:
+    shape = n.shape()
+    axes = n.axes_attribute_or_input(1)
+    if axes is None:
+        dropped = {i for i, d in enumerate(shape) if d == 1}
+    else:
+        dropped = {normal_axis(a, len(shape)) for a in axes}
+    if any(shape[a] != 1 for a in dropped):
+        raise Malformed(f"squeezes axes {sorted(dropped)} of shape {list(shape)}, which are not all 1")
+    return reshape(n, n.input(0), [d for i, d in enumerate(shape) if i not in dropped])
+
+
+@converter("Unsqueeze")
+def unsqueeze(n: Node) -> Value:
+    axes = n.axes_attribute_or_input(1)
+    if axes is None:
+        raise Malformed("axes are missing")
+    shape = n.shape()
+    rank = len(shape) + len(axes)
+    added = {normal_axis(a, rank) for a in axes}
+    rest = iter(shape)
+    return reshape(n, n.input(0), [1 if i in added else next(rest) for i in range(rank)])
+
+
+@converter("Transpose")
+def transpose(n: Node) -> Value:
+    x = n.input(0)
+    perm = n.attribute("perm", tuple(reversed(range(x.type.rank))))
+    return n.emit(tensor.Transpose, x, perm=perm)
+
+
+@converter("DepthToSpace")
+def depth_to_space(n: Node) -> Value:
+    return n.emit(nn.DepthToSpace, n.input(0), block_size=n.required("blocksize"), mode=n.attribute("mode", "DCR"))
+
+
+@converter("SpaceToDepth")
+def space_to_depth(n: Node) -> Value:
+    return n.emit(nn.SpaceToDepth, n.input(0), block_size=n.required("blocksize"))
+
+
+# -- joins and cuts -----------------------------------------------------------------------------------------------------
+@converter("Concat")
+def concat(n: Node) -> Value:
+    values = [n.input(i) for i in range(len(n.inputs))]
+    axis = normal_axis(n.required("axis"), values[0].type.rank)
+    filled = [v for v in values if v.type.shape[axis] != 0] or values[:1]
+    return filled[0] if len(filled) == 1 else n.emit(tensor.Concat, *filled, axis=axis)
+
+
+def slice_axes(
+    n: Node, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
+) -> Value:
+    """Input 0 cut along some axes, with ONNX's clamping of starts and ends."""
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise Malformed("starts, ends, axes and steps differ in length")
+    shape = n.shape()
+    firsts, sizes, strides = [0] * len(shape), list(shape), [1] * len(shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step == 0:
+            raise Malformed("a step is 0")
+        axis = normal_axis(axis, len(shape))
+        found = range(*slice(start, end, step).indices(shape[axis]))
+        firsts[axis], sizes[axis], strides[axis] = (found.start if found else 0), len(found), step if found else 1
+    if sizes == list(shape) and all(s == 1 for s in strides):
+        return n.input(0)
+    return n.emit(tensor.Slice, n.input(0), starts=firsts, sizes=sizes, steps=strides)
+
+
+@converter("Slice")
+def slice_by_attributes(n: Node) -> Value:
+    starts, ends = n.required("starts"), n.required("ends")
+    return slice_axes(n, starts, ends, n.attribute("axes", tuple(range(len(starts)))), (1,) * len(starts))
+
+
+@converter("Slice", since=10)
+def slice_by_inputs(n: Node) -> Value:
+    starts, ends = n.ints(1, "starts"), n.ints(2, "ends")
+    axes = n.optional_ints(3, "axes") or tuple(range(len(starts)))
+    return slice_axes(n, starts, ends, axes, n.optional_ints(4, "steps") or (1,) * len(starts))
+
+
+@converter("Split")
+def split(n: Node) -> list[Value]:
+    shape = n.shape()
+    axis = normal_axis(n.attribute("axis", 0), len(shape))
+    sizes = n.optional_ints(1, "split") or n.attribute("split")
+    if sizes is None:
+        count = n.attribute("num_outputs", len(n.proto.output))
+        size = -(-shape[axis] // count)
+        sizes = [min(size, shape[axis] - i * size) for i in range(count)]
+    if sum(sizes) != shape[axis] or min(sizes, default=0) < 0:
+        raise Malformed(f"cannot split {shape[axis]} elements into {list(sizes)}")
+    found, start = [], 0
+    for size in sizes:
+        found.append(slice_axes(n, (start,), (start + size,), (axis,), (1,)))
+        start += size
+    return found
+
+
+def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
+    """Input 0 with elements added, or taken away where a pad is negative."""
+    x, rank = n.input(0), len(n.shape())
+    if len(pads) != 2 * rank:
+        raise Malformed(f"{len(pads)} pads for an input of rank {rank}")
+    starts, ends = [max(-p, 0) for p in pads[:rank]], [max(-p, 0) for p in pads[rank:]]
+    if any(starts) or any(ends):
+        sizes = [d - s - e for d, s, e in zip(n.shape(), starts, ends, strict=True)]
+        x = n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
+    added = tuple(max(p, 0) for p in pads)
+    return n.emit(tensor.Pad, x, pads=added, mode=n.attribute("mode", "constant"), value=value) if any(added) else x
+
+
+@converter("Pad")
+def pad_by_attributes(n: Node) -> Value:
+    return pad_axes(n, n.required("pads"), n.attribute("value", 0.0))
+
+
+@converter("Pad", since=11)
+def pad_by_inputs(n: Node) -> Value:
+    pads, rank = n.ints(1, "pads"), len(n.shape())
+    value = 0.0 if n.optional(2) is None else float(n.array(2, "the padding value").item())
+    axes = n.optional_ints(3, "axes")
+    if axes is not None:
+        full = [0] * (2 * rank)
+        for i, axis in enumerate(axes):
+            full[normal_axis(axis, rank)] = pads[i]
+            full[normal_axis(axis, rank) + rank] = pads[i + len(axes)]
+        pads = tuple(full)
+    return pad_axes(n, pads, value)
+
+
+# -- repetition ---------------------------------------------------------------------------------------------------------
+@converter("Expand")
+def expand(n: Node) -> Value:
+    x = n.input(0)
+    try:
+        shape = np.broadcast_shapes(n.shape(), n.ints(1, "the shape"))
+    except ValueError:
+        raise Malformed(f"shape {n.shape()} does not broadcast to {n.ints(1, 'the shape')}") from None
+    return x if shape == n.shape() else n.emit(tensor.BroadcastTo, x, shape=shape)
+
+
+@converter("Tile")
+def tile(n: Node) -> Value:
+    return n.emit(tensor.Tile, n.input(0), repeats=n.ints(1, "repeats"))
+
+
+# -- indexing -----------------------------------------------------------------------------------------------------------
+@converter("Gather")
+def gather(n: Node) -> Value:
+    """One known index is a slice and a reshape, which the target can place without moving anything."""
+    x, indices = n.input(0), n.known(1)
+    axis = normal_axis(n.attribute("axis", 0), x.type.rank)
+    if indices is None or indices.size != 1 or n.known(0) is not None:
+        return n.emit(tensor.Gather, x, _index(n, 1), axis=axis)
+    shape = list(n.shape())
+    index = int(indices.item())
+    if not -shape[axis] <= index < shape[axis]:
+        raise Malformed(f"index {index} is out of range for {shape[axis]} elements")
+    starts, sizes = [0] * len(shape), list(shape)
+    starts[axis], sizes[axis] = index % shape[axis], 1
+    cut = x if sizes == shape else n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
+    return reshape(n, cut, (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
+
+
+def _index(n: Node, position: int) -> Value:
+    """An index operand, in an element type our gathers take."""
+    value = n.input(position)
+    return value if value.type.dtype in tensor.INDEX else n.emit(math.Cast, value, to=DType.I64)
+
+
+@converter("GatherElements")
+def gather_elements(n: Node) -> Value:
+    return n.emit(tensor.GatherElements, n.input(0), _index(n, 1), axis=n.attribute("axis", 0))
+
+
+@converter("GatherND")
+def gather_nd(n: Node) -> Value:
+    return n.emit(tensor.GatherNd, n.input(0), _index(n, 1), batch_dims=n.attribute("batch_dims", 0))
+
+
+@converter("ScatterND")
+def scatter_nd(n: Node) -> Value:
+    reduction = n.attribute("reduction", "none")
+    return n.emit(tensor.ScatterNd, n.input(0), _index(n, 1), n.input(2), reduction=reduction)
+
+
+@converter("Scatter", "ScatterElements")
+def scatter_elements(n: Node) -> Value:
+    return n.emit(
+        tensor.ScatterElements, n.input(0), _index(n, 1), n.input(2), axis=n.attribute("axis", 0),
+        reduction=n.attribute("reduction", "none"),
+    )  # fmt: skip
+
+
+@converter("OneHot")
+def one_hot(n: Node) -> Value:
+    depth, values = int(n.array(1, "depth").item()), n.array(2, "the two values")
+    off, on = (float(v) for v in values.reshape(-1))
+    return n.emit(
+        tensor.OneHot, n.input(0), depth=depth, axis=n.attribute("axis", -1), on=on, off=off, to=DType.of(values.dtype)
+    )
+
+
+@converter("TopK")
+def top_k(n: Node) -> list[Value]:
+    count = n.attribute("k") if n.optional(1) is None else int(n.array(1, "k").item())
+    axis = normal_axis(n.attribute("axis", -1), n.input(0).type.rank)
+    return n.emit_all(tensor.TopK, n.input(0), k=count, axis=axis, largest=bool(n.attribute("largest", 1)))
+
+
+@converter("CumSum")
+def cumulative_sum(n: Node) -> Value:
+    return n.emit(
+        tensor.CumSum, n.input(0), axis=int(n.array(1, "the axis").item()),
+        exclusive=bool(n.attribute("exclusive", 0)), reverse=bool(n.attribute("reverse", 0)),
+    )  # fmt: skip
+
+
+@converter("Trilu")
+def trilu(n: Node) -> Value:
+    diagonal = 0 if n.optional(1) is None else int(n.array(1, "the diagonal").item())
+    return n.emit(tensor.Trilu, n.input(0), upper=bool(n.attribute("upper", 1)), k=diagonal)
+
+
+@converter("NonZero")
+def non_zero(n: Node) -> Value:
+    if n.known(0) is None:
+        raise Unsupported("the size of its result depends on the network's data", "cut the model before it")
+    return n.constant(np.array(np.nonzero(np.atleast_1d(n.known(0))), np.int64))
+
+
+@converter("Compress")
+def compress(n: Node) -> Value:
+    x = n.input(0)
+    chosen = np.flatnonzero(n.array(1, "the condition"))
+    axis = n.attribute("axis")
+    if axis is None:
+        x, axis = reshape(n, x, (prod(n.shape()),)), 0
+    return n.emit(tensor.Gather, x, n.constant(chosen, DType.I64), axis=axis)
