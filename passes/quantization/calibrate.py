@@ -1,0 +1,189 @@
+"""Calibration: data in, scheme out.
+
+Runs the float module on images, one at a time, and watches the inputs of the layers the matrix unit will compute, with
+memory that does not grow with the number of images. The module is only read. The result is a `Scheme`: reproducible per
+machine, and the reproducible input of all that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.evaluate.interpreter import Interpreter
+from compiler.ir.core import Argument, Module, Value
+from compiler.ir.types import DType
+from passes.quantization.layers import computed_inputs, integer_layers, module_hash, values_of
+from passes.quantization.observers import METHODS, HistogramObserver, RangeObserver
+from passes.quantization.scheme import RESIDUALS, WEIGHTS, Scheme, TensorScheme
+
+Batch = np.ndarray | Mapping[str, np.ndarray] | tuple[np.ndarray, ...] | list[np.ndarray]
+Progress = Callable[[int], None]
+"""Called with the number of images done."""
+
+AUTO = "mse"
+"""What method `auto` means: the one that lost least over the shared models."""
+
+F16_MAX = 65504.0
+HEADROOM = 4.0
+"""How far a float value may grow beyond what calibration saw before fp16 overflows."""
+
+
+def calibrate(
+    module: Module,
+    batches: Iterable[Batch],
+    method: str = "auto",
+    bits: int = 8,
+    *,
+    weights: str = "per-channel",
+    residuals: str = "float",
+    pipeline: str = "prepare",
+    progress: Progress | None = None,
+) -> Scheme:
+    """The scheme that fits `module`, a prepared float module, on `batches`.
+
+    A batch is an array for a module of one input, a dict by input name, or a sequence in order of the inputs. Where its first
+    axis is a multiple of the module's, it is split; where it lacks the axis and the module's batch is 1, it gets it. Raises
+    CompilerError for no data, data that do not fit, and tensors that are all zero, NaN or infinite.
+    """
+    _check_options(method, bits, weights, residuals)
+    method = AUTO if method == "auto" else method
+    observers = _observers(module, "minmax" if bits == 16 else method)
+    interpreter = Interpreter(module)
+    seen = 0
+    for batch in batches:
+        for inputs in feeds(module, batch):
+            interpreter.run(inputs, lambda value, array: _observe(observers, value, array))
+            seen += 1
+            if progress is not None:
+                progress(seen)
+    if not seen:
+        raise error("E526", "there are no calibration data", help="give at least one image; 64 or more are advised")
+    wanted = {v.name for op in integer_layers(module.main) for v in computed_inputs(op)}
+    _check_ranges(observers, wanted)
+    tensors = _entries(module, observers, wanted, method, DType.I16 if bits == 16 else DType.I8)
+    return Scheme(
+        tensors=tensors, method=method, bits=bits, weights=weights, residuals=residuals, pipeline=pipeline,
+        module=module_hash(module),
+    )  # fmt: skip
+
+
+def _check_options(method: str, bits: int, weights: str, residuals: str) -> None:
+    choices: list[tuple[str, object, tuple]] = [
+        ("method", method, ("auto", *METHODS)), ("bits", bits, (8, 16)), ("weights", weights, WEIGHTS),
+        ("residuals", residuals, RESIDUALS),
+    ]  # fmt: skip
+    faults = [
+        Diagnostic(
+            code="E527", op="calibrate", message=f"{name} {value!r} is not known",
+            help=did_you_mean(str(value), map(str, words)),
+        )
+        for name, value, words in choices
+        if value not in words
+    ]  # fmt: skip
+    if faults:
+        raise CompilerError(faults)
+
+
+# -- observing ----------------------------------------------------------------------------------------------------------
+def _observers(module: Module, method: str) -> dict[Value, RangeObserver]:
+    """An observer for each float value: the method's for those to be quantised, the range for the others."""
+    kind = METHODS[method][0]
+    quantised = {v for op in integer_layers(module.main) for v in computed_inputs(op)}
+    return {
+        value: kind() if value in quantised else RangeObserver()
+        for value in values_of(module.main)
+        if value.type.dtype.is_float
+    }
+
+
+def _observe(observers: dict[Value, RangeObserver], value: Value, array: np.ndarray) -> None:
+    observer = observers.get(value)
+    if observer is not None:
+        observer.observe(array)
+
+
+def feeds(module: Module, batch: Batch) -> Iterator[list[np.ndarray]]:
+    """A batch as runs of the module: inputs in order, split along the first axis. Raises CompilerError where it cannot fit."""
+    arguments = module.main.arguments
+    given = _in_order(arguments, batch)
+    parts = [_split(argument, np.asarray(array)) for argument, array in zip(arguments, given, strict=True)]
+    counts = {len(p) for p in parts}
+    if len(counts) > 1:
+        raise error("E526", f"inputs of one batch hold different numbers of images: {sorted(counts)}")
+    yield from (list(run) for run in zip(*parts, strict=True))
+
+
+def _in_order(arguments: list[Argument], batch: Batch) -> list[np.ndarray]:
+    names = [a.name for a in arguments]
+    if isinstance(batch, Mapping):
+        faults = [
+            Diagnostic(code="E526", message=f"calibration data name an input {name!r}", help=did_you_mean(name, names))
+            for name in batch
+            if name not in names
+        ]
+        faults += [Diagnostic(code="E526", message=f"calibration data lack input {n!r}") for n in names if n not in batch]
+        if faults:
+            raise CompilerError(faults)
+        return [batch[name] for name in names]
+    given = list(batch) if isinstance(batch, tuple | list) else [batch]
+    if len(given) != len(arguments):
+        raise error("E526", f"the module has {len(arguments)} inputs ({', '.join(names)}), the batch {len(given)}")
+    return given
+
+
+def _split(argument: Argument, array: np.ndarray) -> list[np.ndarray]:
+    """An array as arrays of the argument's own shape."""
+    shape = argument.type.shape
+    array = array.astype(argument.type.dtype.numpy, copy=False)
+    if array.ndim == len(shape) - 1 and shape[0] in (1, None):
+        array = array[None]
+    if array.ndim != len(shape) or not all(b is None or a == b for a, b in zip(array.shape[1:], shape[1:], strict=True)):
+        raise error("E526", f"input {argument.name!r} has shape {_shape(shape)}, calibration data {_shape(array.shape)}")
+    if not shape or shape[0] in (None, array.shape[0]):
+        return [array]
+    if array.shape[0] % shape[0]:
+        raise error("E526", f"{array.shape[0]} images do not fill batches of {shape[0]} of input {argument.name!r}")
+    return list(array.reshape(-1, *shape))  # type: ignore[arg-type]
+
+
+def _shape(shape: tuple) -> str:
+    return "x".join("?" if d is None else str(d) for d in shape)
+
+
+# -- deciding -----------------------------------------------------------------------------------------------------------
+def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[str]) -> None:
+    """Raise CompilerError naming every tensor whose range means nothing."""
+    faults = []
+    for value, observer in observers.items():
+        if value.name not in wanted:
+            continue
+        where = str(value.producer.location) if value.producer is not None else "an input of the model"
+        if observer.not_finite:
+            message = f"{value.name!r} held {observer.not_finite} NaN or infinite elements during calibration"
+            help = "check the preprocessing (mean, std, value range) and the model"
+        elif observer.absmax == 0.0:
+            message = f"{value.name!r} was zero in all calibration data, so it has no range"
+            help = "calibrate with data that reach it, or keep the layer that takes it float"
+        else:
+            continue
+        faults.append(Diagnostic(code="E526", op="calibrate", message=message, where=where, help=help))
+    if faults:
+        raise CompilerError(faults)
+
+
+def _entries(
+    module: Module, observers: dict[Value, RangeObserver], wanted: set[str], method: str, storage: DType
+) -> dict[str, TensorScheme]:
+    """An entry for each value to be quantised, and for each float value fp16 could overflow on."""
+    entries: dict[str, TensorScheme] = {}
+    for value, observer in observers.items():
+        if value.name in wanted:
+            used = method if isinstance(observer, HistogramObserver) else "minmax"
+            clip = METHODS[used][1](observer, 127)
+            entries[value.name] = TensorScheme.clipped(storage, observer.absmax, clip, used)
+        elif observer.absmax * HEADROOM > F16_MAX:
+            entries[value.name] = TensorScheme(type=DType.F32, absmax=float(np.float32(observer.absmax)), method="range")
+    return entries

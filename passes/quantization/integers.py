@@ -1,0 +1,70 @@
+"""Weights as integers: one position per tensor, a scale per tensor or per output channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import error
+from compiler.ir.core import Constant, Module
+from compiler.ir.types import DType, QuantType, position_and_scale
+from compiler.numerics import float_to_int
+
+_SMALLEST_CHANNEL = 2.0**-20
+"""Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Stored integers with their position, and one scale, or one per index of `axis`."""
+
+    data: np.ndarray
+    position: int
+    scales: np.ndarray
+    axis: int | None
+
+
+def quantize_array(weights: np.ndarray, storage: DType, axis: int | None) -> Integers:
+    """round(w * scale * 2^-position), symmetric (MLU220.md 2.1); per index of `axis` where it is given.
+
+    The position is the tensor's; a channel whose weights are all zero gets scale 1.
+    """
+    bits = storage.size * 8
+    weights = weights.astype(np.float32)
+    absmax = float(np.abs(weights).max(initial=0.0))
+    position, scale = position_and_scale(absmax, bits)
+    if axis is None or absmax == 0.0:
+        count = 1 if axis is None else weights.shape[axis]
+        scales = np.full(count, scale, np.float32)
+    else:
+        others = tuple(i for i in range(weights.ndim) if i != axis)
+        largest = np.abs(weights).max(axis=others).astype(np.float64)
+        floor = np.where(largest == 0.0, 0.0, np.maximum(largest, absmax * _SMALLEST_CHANNEL))
+        numerator = ((1 << (bits - 1)) - 1) * 2.0**position
+        scales = np.where(floor == 0.0, 1.0, numerator / np.where(floor == 0.0, 1.0, floor)).astype(np.float32)
+    shape = [1] * weights.ndim
+    if axis is not None:
+        shape[axis] = -1
+    scaled = weights * (scales.reshape(shape) if axis is not None else scales[0])
+    return Integers(float_to_int(scaled, position, storage.numpy), position, scales, axis)
+
+
+def check_weights(constant: Constant) -> None:
+    """Raise CompilerError E523 where weights hold NaN or infinity."""
+    if not np.isfinite(constant.data).all():
+        raise error(
+            "E523", f"weights @{constant.name} hold NaN or infinity and cannot be quantised", op="quantize",
+            help="look at the training run that made them; to go on, keep the layer float",
+        )  # fmt: skip
+
+
+def add_quantized_constant(module: Module, name: str, weights: np.ndarray, storage: DType, axis: int | None) -> Constant:
+    """The constant of quantised `weights`; per-channel scales go to `<name>.q`."""
+    integers = quantize_array(weights, storage, axis)
+    if axis is None:
+        quant = QuantType(storage, integers.position, float(integers.scales[0]))
+    else:
+        params = module.add_constant(f"{name}.q", integers.scales)
+        quant = QuantType(storage, integers.position, axis=axis, params=params.name)
+    return module.add_constant(name, integers.data, quant)

@@ -1,0 +1,231 @@
+"""The pass that carries out a scheme: integer weights, conversions in front of integer layers, nothing else.
+
+Everything between the layers stays float, residual sums, depthwise convolutions and pooling included, so that rounding
+happens only where the chip's matrix unit demands it. The integers of a value are `round(x * scale * 2^-position)`, clamped
+(MLU220.md 2.1). What the scheme decides is not decided here; where ranges come from is `calibrate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.ir.core import Constant, Function, Module, Op, Value
+from compiler.ir.types import DType
+from compiler.pass_context import Pass, PassContext
+from passes.layers import matching, names_of, unmatched
+from passes.quantization.hoist import Conversions, hoist
+from passes.quantization.integers import add_quantized_constant, check_weights
+from passes.quantization.layers import (
+    CONVOLUTIONS,
+    PAIRS,
+    computed_inputs,
+    integer_layers,
+    is_depthwise,
+    module_hash,
+    multiply_adds,
+    values_of,
+)
+from passes.quantization.scheme import Scheme
+
+NO_SCHEME = "needs to know the ranges of activations, and there is neither a scheme nor calibration data"
+NO_SCHEME_HELP = """give calibration images with --calibrate DIR, a scheme file with --scheme q.toml,
+or quantize{scheme=q.toml} in the pipeline; without any, leave quantize out: the model then runs in float on the host"""
+
+
+@dataclass
+class _Layer:
+    """An integer layer and what it becomes; `kind` is one of PAIRS."""
+
+    op: Op
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Pass):
+    """Make convolutions and matmuls integer, by a quantisation scheme.
+
+    The scheme is a file (`scheme=q.toml`), or what calibration of this compilation found. `weights` overrides the scheme's
+    choice of one scale per output channel or one per tensor. Layers that match `keep-float` are not quantised and run on the
+    host, because the matrix unit is integer only; those that match `i16` use 16-bit integers. Both win over the scheme.
+    """
+
+    name = "quantize"
+    scheme: str = ""
+    weights: Literal["per-channel", "per-tensor"] | None = None
+    keep_float: tuple[str, ...] = ()
+    i16: tuple[str, ...] = ()
+    given: Scheme | None = field(default=None, metadata={"text": False})
+    """A scheme in memory; wins over `scheme` and over the compilation's option of that name."""
+
+    def run(self, module: Module, ctx: PassContext) -> None:
+        scheme = self._find_scheme(ctx)
+        main = module.main
+        self._check_names(main, scheme)
+        self._check_module(module, scheme, ctx)
+        layers = self._layers(main, scheme, ctx)
+        self._check_ranges(layers, scheme)
+        conversions = Conversions(main.body, _Namer(main))
+        by_kind: dict[tuple[Constant, DType, int | None], Constant] = {}
+        layers = [layer for layer in layers if ctx.may_rewrite(f"quantize at {layer.op.name}")]
+        taken = {layer.op for layer in layers}
+        for layer in layers:
+            self._quantize(module, layer, scheme, conversions, by_kind, taken)
+            ctx.statistics.count(f"layers {layer.kind}")
+        ctx.statistics.count("conversions moved above an op", hoist(main.body, conversions))
+        _name_float_types(main, scheme)
+        module.drop_unused_constants()
+
+    # -- what to do -----------------------------------------------------------------------------------------------------
+    def _find_scheme(self, ctx: PassContext) -> Scheme:
+        if self.given is not None:
+            return self.given
+        found = self.scheme or ctx.options.get("scheme")
+        if isinstance(found, Scheme):
+            return found
+        if not found:
+            raise error("E520", NO_SCHEME, op=self.name, help=NO_SCHEME_HELP)
+        return Scheme.parse(found) if "\n" in str(found) else Scheme.load(found)
+
+    def _check_names(self, main: Function, scheme: Scheme) -> None:
+        """Raise CompilerError naming everything the scheme or the options call by a name nobody has."""
+        layers = [name for op in integer_layers(main) for name in names_of(op)]
+        values = {v.name for v in values_of(main)}
+        faults = [_unknown(f"scheme: no tensor is called {name!r}", name, values)
+                  for name in scheme.tensors if name not in values]  # fmt: skip
+        sources = {"scheme": scheme.layers, "keep-float": self.keep_float, "i16": self.i16}
+        for source, patterns in sources.items():
+            for pattern in unmatched(patterns, layers):
+                faults.append(_unknown(f"{source}: {pattern!r} names no layer that can be quantised", pattern, layers))
+        if faults:
+            raise CompilerError(faults)
+
+    def _check_module(self, module: Module, scheme: Scheme, ctx: PassContext) -> None:
+        if scheme.module and scheme.module != module_hash(module):
+            ctx.diagnose(
+                "E529", "the scheme was made for another module; its ranges may not fit this one", op=self.name,
+                help=f"calibrate again after the pipeline {scheme.pipeline!r}" if scheme.pipeline else "calibrate again",
+            )  # fmt: skip
+
+    def _layers(self, main: Function, scheme: Scheme, ctx: PassContext) -> list[_Layer]:
+        found = []
+        for op in main.body:
+            if is_depthwise(op):
+                ctx.statistics.count("layers float: depthwise")
+        for op in integer_layers(main):
+            kind = self._kind(op, scheme)
+            if kind == "float":
+                self._report_float(op, ctx)
+            else:
+                found.append(_Layer(op, kind))
+        return found
+
+    def _kind(self, op: Op, scheme: Scheme) -> str:
+        """The type of a layer: from the options, else from the scheme's layers, else from its inputs' entries."""
+        if matching(self.keep_float, op):
+            return "float"
+        if matching(self.i16, op):
+            return "i16"
+        override = scheme.layer_type(names_of(op))
+        if override is not None:
+            return override
+        entries = [scheme.tensors[v.name] for v in computed_inputs(op) if v.name in scheme.tensors]
+        if any(not entry.is_quantized for entry in entries):
+            return "float"
+        if any(entry.type is DType.I16 for entry in entries):
+            return "i16" if scheme.bits == 16 or len(entries) > 1 else "i16xi8"
+        return "i8"
+
+    def _report_float(self, op: Op, ctx: PassContext) -> None:
+        ctx.statistics.count("layers float: asked for")
+        ctx.diagnose(
+            "E528", f"{op.name!r} stays float and runs on the host: {multiply_adds(op):,} multiply-adds per inference",
+            op=op.op_name, where=str(op.location), help="the matrix unit is integer only; i16 keeps the layer on the chip",
+        )  # fmt: skip
+
+    def _check_ranges(self, layers: Iterable[_Layer], scheme: Scheme) -> None:
+        """Raise CompilerError naming every tensor the layers need and the scheme does not have."""
+        faults = []
+        for layer in layers:
+            for value in computed_inputs(layer.op):
+                if value.name not in scheme.tensors:
+                    message = f"scheme has no range for {value.name!r}, an input of {layer.op.name!r}"
+                    help = f"calibrate again, or keep the layer float: [layers] {layer.op.name!r} = \"float\""
+                    faults.append(Diagnostic(code="E525", op=self.name, message=message, help=help))
+        if faults:
+            raise CompilerError(faults)
+
+    # -- doing it -------------------------------------------------------------------------------------------------------
+    def _quantize(
+        self,
+        module: Module,
+        layer: _Layer,
+        scheme: Scheme,
+        conversions: Conversions,
+        done: dict[tuple[Constant, DType, int | None], Constant],
+        taken: set[Op],
+    ) -> None:
+        activation, weight = PAIRS[layer.kind]
+        for index, value in enumerate(layer.op.operands[:2]):
+            storage = weight if index == 1 else activation
+            if isinstance(value, Constant):
+                axis = self._axis(layer.op, index, scheme)
+                key = (value, storage, axis)
+                if key not in done:
+                    done[key] = _convert_weights(module, *key, taken)
+                layer.op.set_operand(index, done[key])
+            elif value is not None:
+                quant = scheme.tensors[value.name].quant(storage)
+                layer.op.set_operand(index, conversions.of(value, quant))
+        layer.op.infer_again()
+
+    def _axis(self, op: Op, index: int, scheme: Scheme) -> int | None:
+        """The axis of output channels of a constant operand, None for one scale."""
+        if (self.weights or scheme.weights) == "per-tensor" or index == 0:
+            return None
+        rank = op.inputs[1].type.rank
+        if op.op_name == "nn.matmul":
+            return rank - 1 if rank > 1 else None
+        if op.op_name == "nn.conv2d":
+            return 0
+        if op.attributes.get("groups", 1) > 1:
+            return None  # output channels of a grouped transposed convolution do not lie on one axis
+        return 1 if op.attributes.get("layout", "NCHW") == "NCHW" else 3
+
+
+def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:
+    return Diagnostic(code="E524", op="quantize", message=message, help=did_you_mean(word, known))
+
+
+def _convert_weights(module: Module, weights: Constant, storage: DType, axis: int | None, taken: set[Op]) -> Constant:
+    """The integer twin of a constant, under the same name where all of its users are being quantised."""
+    check_weights(weights)
+    if all(op in taken for op in weights.users):
+        module.constants.pop(weights.name, None)
+    return add_quantized_constant(module, weights.name, weights.data, storage, axis)
+
+
+def _name_float_types(main: Function, scheme: Scheme) -> None:
+    """Note on ops which of their results the scheme wants as f16 or f32; `legalize` reads it."""
+    for op in main.body:
+        for result in op.results:
+            entry = scheme.tensors.get(result.name)
+            if entry is not None and not entry.is_quantized and result.type.dtype.is_float:
+                op.set_attribute("_float", str(entry.type))
+
+
+class _Namer:
+    """Names no value of a function has yet."""
+
+    def __init__(self, function: Function) -> None:
+        self.names = {v.name for v in values_of(function)}
+
+    def __call__(self, wanted: str) -> str:
+        name, number = wanted, 0
+        while name in self.names:
+            number += 1
+            name = f"{wanted}.{number}"
+        self.names.add(name)
+        return name
