@@ -19,8 +19,9 @@ Bindings = Mapping[str, Any]
 def load(path: str | Path, shapes: Shapes | None = None, bindings: Bindings | None = None) -> Module:
     """The module of a model file.
 
-    `shapes` gives sizes to symbolic dimensions of inputs, `bindings` values to integer or boolean inputs, which then are inputs
-    no more. Raises CompilerError when the file cannot be read or converted; every unsupported node is listed.
+    `shapes` gives sizes to symbolic dimensions of inputs, `bindings` values to integer or boolean inputs, which then
+    are inputs no more. Raises CompilerError when the file cannot be read or converted; every unsupported node is
+    listed.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,8 +1,8 @@
 """Emitting our ops into a function, folding what is known at import.
 
-A tensor that is known (an initialiser, a `Constant` node, the result of folding) is a `Constant` that floats: it belongs to no
-module until an op that stays takes it. So exporters' shape arithmetic leaves nothing behind, and a weight that was reshaped
-twice is stored once, under its last name.
+A tensor that is known (an initialiser, a `Constant` node, the result of folding) is a `Constant` that floats: it
+belongs to no module until an op that stays takes it. So exporters' shape arithmetic leaves nothing behind, and a
+weight that was reshaped twice is stored once, under its last name.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def eye_like(n: Node) -> Value:
     return n.constant(np.eye(rows, columns, n.attribute("k", 0), reader.widened(dtype).numpy))
 
 
-# -- control flow -------------------------------------------------------------------------------------------------------
+# -- control flow ------------------------------------------------------------------------------------------------------
 @converter("If")
 def if_node(n: Node) -> Inline:
     """The branch a known condition chooses."""

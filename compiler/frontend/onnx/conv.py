@@ -13,7 +13,7 @@ from compiler.ops import nn, reduce, tensor
 CUT_3D = "replace it by two-dimensional layers, or run this part in the host program"
 
 
-# -- shared helpers -----------------------------------------------------------------------------------------------------
+# -- shared helpers ----------------------------------------------------------------------------------------------------
 def reshape(n: Node, x: Value, shape: Sequence[int]) -> Value:
     """x under another shape; nothing is emitted where it has that shape already."""
     return x if x.type.shape == tuple(shape) else n.emit(tensor.Reshape, x, shape=tuple(shape))
@@ -104,14 +104,15 @@ def _cropped(n: Node, x: Value, window: Window) -> Value:
     return n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
 
 
-# -- convolutions -------------------------------------------------------------------------------------------------------
+# -- convolutions ------------------------------------------------------------------------------------------------------
 @converter("Conv")
 def conv(n: Node) -> Value:
     x, w = n.input(0), n.input(1)
     window = read_window(n, n.attribute("kernel_shape", w.type.shape[2:]), x.type.static_shape[2:])
     source = _cropped(n, x, window)
     groups = n.attribute("group", 1)
-    y = n.emit(nn.Conv2d, with_height(n, source), with_height(n, w), n.optional(2), groups=groups, **window.attributes())
+    operands = with_height(n, source), with_height(n, w), n.optional(2)
+    y = n.emit(nn.Conv2d, *operands, groups=groups, **window.attributes())
     return without_height(n, y, x)
 
 
@@ -157,7 +158,7 @@ def _pads_for_output(
     return tuple(grown)
 
 
-# -- pooling ------------------------------------------------------------------------------------------------------------
+# -- pooling -----------------------------------------------------------------------------------------------------------
 def _fit_windows(n: Node, window: Window, spatial: Sequence[int]) -> list[int]:
     """Elements to add after each axis, beyond the pads, so that ceil mode's last window fits."""
     if not n.attribute("ceil_mode", 0) or n.attribute("auto_pad", "NOTSET") != "NOTSET":

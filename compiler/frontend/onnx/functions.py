@@ -1,18 +1,20 @@
 """Nodes that other nodes stand for: functions of the model, and operators that ONNX itself defines by a body.
 
-Also the checks every node gets against ONNX's own declaration of its operator, and the report of operators nobody knows.
+Also the checks every node gets against ONNX's own declaration of its operator, and the report of operators nobody
+knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import onnx
 
 from compiler.errors import did_you_mean
 from compiler.frontend.onnx.node import Inline, Malformed, Node, NodeRecord, Unsupported
+from compiler.frontend.onnx.reader import dtype_of
 from compiler.frontend.onnx.registry import CONVERTERS
-from compiler.ir.types import DType
 
 REMEDIES: dict[str, str] = {
     "Loop": "export the network with the loop unrolled (a fixed number of rounds), or run the loop in the host program",
@@ -32,7 +34,8 @@ CUT = "replace it in the exported model, or cut the model there (onnx.utils.extr
 
 def check_node(proto: onnx.NodeProto, opsets: dict[str, int], ir_version: int) -> None:
     """Raise Malformed where a node breaks its operator's declaration (inputs, outputs, attributes)."""
-    if proto.domain not in ("", "ai.onnx") or proto.op_type == "Constant" or any(a.HasField("g") for a in proto.attribute):
+    has_graph = any(a.HasField("g") for a in proto.attribute)
+    if proto.domain not in ("", "ai.onnx") or proto.op_type == "Constant" or has_graph:
         return
     if "" not in opsets:
         raise Malformed("the model imports no opset of the default domain")
@@ -61,11 +64,11 @@ def unknown_operator(record: NodeRecord) -> Unsupported:
     return Unsupported("this operator is not supported", REMEDIES.get(record.op_type, CUT))
 
 
-# -- bodies -------------------------------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------------------------------
 def body_of_operator(node: Node, domain: str, opset: int) -> onnx.FunctionProto | None:
     """The body by which ONNX defines an operator at an opset; None if it defines none."""
     try:
-        schema = onnx.defs.get_schema(node.proto.op_type, opset, domain)
+        schema: Any = onnx.defs.get_schema(node.proto.op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
     version = _newest(schema.function_opset_versions, opset)
@@ -88,7 +91,9 @@ def _newest(versions: Iterable[int], opset: int) -> int | None:
     return max((v for v in versions if v <= opset), default=None)
 
 
-_ELEMENT_CODES = {DType.of(onnx.helper.tensor_dtype_to_np_dtype(c)): c for c in (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)}
+_ELEMENT_CODES = {
+    dtype: code for code in onnx.TensorProto.DataType.values() if (dtype := dtype_of(code)) is not None
+}
 
 
 def _input_types(node: Node) -> list[bytes]:

@@ -1,9 +1,9 @@
 """From an ONNX file to a module: one walk over the nodes, every node converted or reported.
 
-The walk keeps a stack of frames instead of recursing: the main graph, and on top of it whatever graph stands for a node (a
-branch of `If`, a round of `Loop`, the body of a function). A node that cannot be converted does not stop the walk: its outputs
-become placeholders of the type the model declares for them, or blocked where it declares none, and all such nodes are reported
-together. What single operators mean is in the converter table, not here.
+The walk keeps a stack of frames instead of recursing: the main graph, and on top of it whatever graph stands for a
+node (a branch of `If`, a round of `Loop`, the body of a function). A node that cannot be converted does not stop the
+walk: its outputs become placeholders of the type the model declares for them, or blocked where it declares none, and
+all such nodes are reported together. What single operators mean is in the converter table, not here.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Importer:
         if self.inputs.assumed:
             self.module.attributes["assumed_shapes"] = dict(self.inputs.assumed)
 
-    # -- the walk -------------------------------------------------------------------------------------------------------
+    # -- the walk ----------------------------------------------------------------------------------------------------
     def run(self) -> None:
         """Convert the model as far as possible, filling `module`, `records` and `faults`."""
         graph = self.model.graph
@@ -169,7 +169,7 @@ class Importer:
         self.function.body.append(Return(*values))
         self.function.attributes["outputs"] = tuple(names)
 
-    # -- one node -------------------------------------------------------------------------------------------------------
+    # -- one node ----------------------------------------------------------------------------------------------------
     def _visit(self, proto: onnx.NodeProto, scope: Scope) -> None:
         record = self._record(proto, scope)
         try:
@@ -257,7 +257,7 @@ class Importer:
             return BLOCKED
         return Argument(self.function.body, -1, TensorType(tuple(dims), reader.widened(dtype)), name)
 
-    # -- names ----------------------------------------------------------------------------------------------------------
+    # -- names -------------------------------------------------------------------------------------------------------
     def _lookup(self, name: str, scope: Scope) -> Any:
         holder = scope.holder(name)
         if holder is None:
@@ -291,7 +291,7 @@ class Importer:
             value.name = self.builder.fresh_name(scope.prefix + name)
             self._renamable.add(value)
 
-    # -- graphs that stand for nodes --------------------------------------------------------------------------------------
+    # -- graphs that stand for nodes ---------------------------------------------------------------------------------
     def _enter(self, inline: Inline, proto: onnx.NodeProto, scope: Scope, record: NodeRecord) -> None:
         if len(self._stack) >= DEEPEST_NESTING:
             raise Malformed("functions or subgraphs are nested too deeply, perhaps a function calls itself")

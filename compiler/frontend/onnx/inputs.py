@@ -1,7 +1,8 @@
 """Graph inputs: their types from the model, from `--shape` and from `--bind`, with every open question asked at once.
 
-Static shapes are a rule of the IR, so each symbolic dimension gets a number here. A symbolic leading dimension is taken for the
-batch and becomes 1 when nobody says otherwise; any other one left open is an error that says what to type.
+Static shapes are a rule of the IR, so each symbolic dimension gets a number here. A symbolic leading dimension is
+taken for the batch and becomes 1 when nobody says otherwise; any other one left open is an error that says what to
+type.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Dim = int | str
 
 @dataclass
 class Inputs:
-    """What the importer needs to know: types of the arguments, values of the bound inputs, dimensions that were assumed."""
+    """What the importer needs to know: types of the arguments, values of the bound inputs, dimensions that were
+    assumed.
+    """
 
     types: dict[str, TensorType] = field(default_factory=dict)
     bound: dict[str, np.ndarray] = field(default_factory=dict)
@@ -142,7 +145,8 @@ def _match(
     for axis, (declared, size) in enumerate(zip(dims, given, strict=True)):
         if isinstance(declared, int):
             if declared != size and axis > 0:
-                return fault(f"--shape sets dimension {axis} of input {name!r} to {size}, the model fixes it at {declared}")
+                fixed = f"the model fixes it at {declared}"
+                return fault(f"--shape sets dimension {axis} of input {name!r} to {size}, {fixed}")
         elif declared != "?" and symbols.setdefault(declared, size) != size:
             return fault(f"--shape sets {declared!r} to {size} for input {name!r} and to {symbols[declared]} elsewhere")
     return []

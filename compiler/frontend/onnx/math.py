@@ -126,7 +126,7 @@ def bit_shift(n: Node) -> Value:
     return n.constant(shift(a, b))
 
 
-# -- matrix products ----------------------------------------------------------------------------------------------------
+# -- matrix products ---------------------------------------------------------------------------------------------------
 @converter("MatMul")
 def matmul(n: Node) -> Value:
     return n.emit(nn.MatMul, n.input(0), n.input(1))

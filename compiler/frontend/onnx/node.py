@@ -1,4 +1,5 @@
-"""What a converter sees of an ONNX node: its inputs as values, its attributes as Python values, and ways to emit ops."""
+"""What a converter sees of an ONNX node: its inputs as values, its attributes as Python values, and ways to emit ops.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +38,9 @@ class Malformed(Exception):
 class Inline:
     """A converter's answer that a graph stands for the node: a branch, one round of a loop, a function's body.
 
-    `arguments` bind names of the graph to values. `then` takes the values of `outputs` and gives the node's results, or another
-    `Inline` to go on with. `isolated` graphs (function bodies) see no names of the graph around them. A graph that
-    `hides_nodes` is not the user's: whatever happens in it is reported of the node it stands for.
+    `arguments` bind names of the graph to values. `then` takes the values of `outputs` and gives the node's results,
+    or another `Inline` to go on with. `isolated` graphs (function bodies) see no names of the graph around them. A
+    graph that `hides_nodes` is not the user's: whatever happens in it is reported of the node it stands for.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -66,7 +67,7 @@ class Node:
         self._read_tensor = read_tensor
         self._attributes = {a.name: a for a in proto.attribute}
 
-    # -- inputs ---------------------------------------------------------------------------------------------------------
+    # -- inputs ------------------------------------------------------------------------------------------------------
     def input(self, index: int) -> Value:
         """A required input. Raises Malformed when the node does not have it."""
         value = self.optional(index)
@@ -102,7 +103,7 @@ class Node:
     def shape(self, index: int = 0) -> tuple[int, ...]:
         return self.input(index).type.static_shape
 
-    # -- attributes -----------------------------------------------------------------------------------------------------
+    # -- attributes --------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
         return name in self._attributes
 
@@ -137,7 +138,7 @@ class Node:
     def has_output(self) -> Callable[[int], bool]:
         return lambda index: index < len(self.proto.output) and bool(self.proto.output[index])
 
-    # -- emission -------------------------------------------------------------------------------------------------------
+    # -- emission ----------------------------------------------------------------------------------------------------
     def emit(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> Value:
         """The first result of a new op (or its constant, where it folds)."""
         return self.builder.emit(op_class, *operands, **attributes)[0]
@@ -155,7 +156,8 @@ class Node:
 
 @dataclass
 class NodeRecord:
-    """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes the
+    """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes
+    the
     output of a node that was not converted)."""
 
     name: str

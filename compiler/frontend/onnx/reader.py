@@ -1,7 +1,7 @@
 """From a file to an `onnx.ModelProto`, and from its tensors to arrays, with faults a user can read.
 
-Nothing here knows our IR's ops. Weights are read one by one when the importer asks for them, so that a model with external
-data needs no second copy in memory.
+Nothing here knows our IR's ops. Weights are read one by one when the importer asks for them, so that a model with
+external data needs no second copy in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compiler.ir.types import DType
 
 OLDEST_OPSET = 7
 
-_DTYPES = {
+_DTYPES: dict[int, DType] = {
     onnx.TensorProto.BOOL: DType.BOOL, onnx.TensorProto.INT8: DType.I8, onnx.TensorProto.INT16: DType.I16,
     onnx.TensorProto.INT32: DType.I32, onnx.TensorProto.INT64: DType.I64, onnx.TensorProto.UINT8: DType.U8,
     onnx.TensorProto.UINT16: DType.U16, onnx.TensorProto.UINT32: DType.U32, onnx.TensorProto.UINT64: DType.U64,
@@ -103,7 +103,8 @@ def opsets_of(imports: object) -> dict[str, int]:
 
 
 def read_tensor(tensor: onnx.TensorProto, directory: Path, where: str) -> np.ndarray:
-    """A tensor's elements as an array, half precision widened to f32. Raises CompilerError on damaged or absent data."""
+    """A tensor's elements as an array, half precision widened to f32. Raises CompilerError on damaged or absent data.
+    """
     name = tensor.name or "(unnamed)"
     dtype = dtype_of(tensor.data_type)
     if dtype is None:

@@ -1,4 +1,6 @@
-"""Converters of LSTM, GRU and RNN. Batch-first models are transposed; a shorter sequence per batch row is not supported."""
+"""Converters of LSTM, GRU and RNN. Batch-first models are transposed; a shorter sequence per batch row is not
+supported.
+"""
 
 from __future__ import annotations
 

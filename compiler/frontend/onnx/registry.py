@@ -1,8 +1,9 @@
 """The converter table: which function turns which ONNX operator, of which versions, into our ops.
 
-A converter is one row: `@converter("Clip", since=11)`. Of several rows for one operator the one with the largest `since`
-that the model's opset reaches is taken, so a row stands until a later one replaces it. The rows live in one module per family;
-`CONVERTERS` is complete once `load_converters` ran. Knowledge of graphs and scopes is in `importer`, not here.
+A converter is one row: `@converter("Clip", since=11)`. Of several rows for one operator the one with the largest
+`since` that the model's opset reaches is taken, so a row stands until a later one replaces it. The rows live in one
+module per family; `CONVERTERS` is complete once `load_converters` ran. Knowledge of graphs and scopes is in
+`importer`, not here.
 """
 
 from __future__ import annotations

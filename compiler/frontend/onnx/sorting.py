@@ -28,8 +28,8 @@ def needed_in_order(
 ) -> list[onnx.NodeProto]:
     """The nodes that `outputs` depend on, producers first, otherwise in the given order.
 
-    `is_defined` tells the names that exist before the graph runs. Raises CompilerError for names nobody defines, names defined
-    twice, and cycles.
+    `is_defined` tells the names that exist before the graph runs. Raises CompilerError for names nobody defines,
+    names defined twice, and cycles.
     """
     faults: list[Diagnostic] = []
     producer = _producers(nodes, faults, where)
@@ -55,9 +55,10 @@ def _producers(nodes: Sequence[onnx.NodeProto], faults: list[Diagnostic], where:
     for index, node in enumerate(nodes):
         for name in node.output:
             if name and name in producer:
+                first = nodes[producer[name]].name
                 faults.append(Diagnostic(
                     code="E215", where=where, op=node.op_type,
-                    message=f"tensor {name!r} is defined twice, by nodes {nodes[producer[name]].name!r} and {node.name!r}",
+                    message=f"tensor {name!r} is defined twice, by nodes {first!r} and {node.name!r}",
                     help="every tensor must have one producer: repair the exported model",
                 ))  # fmt: skip
             elif name:

@@ -22,7 +22,7 @@ def normal_axis(axis: int, rank: int) -> int:
     return axis % rank
 
 
-# -- reshapes -----------------------------------------------------------------------------------------------------------
+# -- reshapes ----------------------------------------------------------------------------------------------------------
 @converter("Reshape")
 def reshape_node(n: Node) -> Value:
     x = n.input(0)
@@ -51,10 +51,8 @@ def flatten(n: Node) -> Value:
 def squeeze(n: Node) -> Value:
     shape = n.shape()
     axes = n.axes_attribute_or_input(1)
-    if axes is None:
-        dropped = {i for i, d in enumerate(shape) if d == 1}
-    else:
-        dropped = {normal_axis(a, len(shape)) for a in axes}
+    single = [i for i, d in enumerate(shape) if d == 1]
+    dropped = {normal_axis(a, len(shape)) for a in (single if axes is None else axes)}
     if any(shape[a] != 1 for a in dropped):
         raise Malformed(f"squeezes axes {sorted(dropped)} of shape {list(shape)}, which are not all 1")
     return reshape(n, n.input(0), [d for i, d in enumerate(shape) if i not in dropped])
@@ -89,7 +87,7 @@ def space_to_depth(n: Node) -> Value:
     return n.emit(nn.SpaceToDepth, n.input(0), block_size=n.required("blocksize"))
 
 
-# -- joins and cuts -----------------------------------------------------------------------------------------------------
+# -- joins and cuts ----------------------------------------------------------------------------------------------------
 @converter("Concat")
 def concat(n: Node) -> Value:
     values = [n.input(i) for i in range(len(n.inputs))]
@@ -180,7 +178,7 @@ def pad_by_inputs(n: Node) -> Value:
     return pad_axes(n, pads, value)
 
 
-# -- repetition ---------------------------------------------------------------------------------------------------------
+# -- repetition --------------------------------------------------------------------------------------------------------
 @converter("Expand")
 def expand(n: Node) -> Value:
     x = n.input(0)
@@ -196,7 +194,7 @@ def tile(n: Node) -> Value:
     return n.emit(tensor.Tile, n.input(0), repeats=n.ints(1, "repeats"))
 
 
-# -- indexing -----------------------------------------------------------------------------------------------------------
+# -- indexing ----------------------------------------------------------------------------------------------------------
 @converter("Gather")
 def gather(n: Node) -> Value:
     """One known index is a slice and a reshape, which the target can place without moving anything."""
@@ -278,7 +276,7 @@ def trilu(n: Node) -> Value:
 def non_zero(n: Node) -> Value:
     if n.known(0) is None:
         raise Unsupported("the size of its result depends on the network's data", "cut the model before it")
-    return n.constant(np.array(np.nonzero(np.atleast_1d(n.known(0))), np.int64))
+    return n.constant(np.array(np.nonzero(np.atleast_1d(n.array(0, "the input"))), np.int64))
 
 
 @converter("Compress")
