@@ -1,8 +1,8 @@
 """Structured pruning: whole channels go, shapes shrink, and the chip really has less to do.
 
-The dependency analysis (`groups`, `flow`) says which channels live and die together; this pass chooses the ones whose weights
-are smallest and takes them out. Nothing is retrained: that is for the framework the model came from, so ratios beyond a few
-tenths cost accuracy.
+The dependency analysis (`groups`, `flow`) says which channels live and die together; this pass chooses the ones whose
+weights are smallest and takes them out. Nothing is retrained: that is for the framework the model came from, so ratios
+beyond a few tenths cost accuracy.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from passes.pruning.groups import Group, dependencies
 class PruneChannels(Pass):
     """Remove the channels with the smallest weights (L1, summed over all layers they are tied to by sums and concats).
 
-    `ratio` is the part of each group's channels to remove. The number kept is rounded to the nearest `multiple`; 0 takes the
-    target's lanes for groups larger than those and a quarter of the group, as a power of two, for smaller ones. Layers that
-    match `keep` keep their output channels, and so do the network's outputs. Applied before quantisation.
+    `ratio` is the part of each group's channels to remove. The number kept is rounded to the nearest `multiple`; 0
+    takes the target's lanes for groups larger than those and a quarter of the group, as a power of two, for smaller
+    ones. Layers that match `keep` keep their output channels, and so do the network's outputs. Applied before
+    quantisation.
     """
 
     name = "prune-channels"
@@ -58,7 +59,10 @@ class PruneChannels(Pass):
         names = layer_names(module)
         faults = [
             Diagnostic(
-                code="E541", op=self.name, message=f"keep: {p!r} names no layer with weights", help=did_you_mean(p, names)
+                code="E541",
+                op=self.name,
+                message=f"keep: {p!r} names no layer with weights",
+                help=did_you_mean(p, names),
             )
             for p in unmatched(self.keep, names)
         ]
@@ -90,7 +94,7 @@ class PruneChannels(Pass):
 
 
 def kept_channels(total: int, ratio: float, multiple: int, least: int = 1) -> int:
-    """How many of `total` channels stay: `total * (1 - ratio)` rounded to the nearest multiple, at least one multiple."""
+    """How many of `total` channels stay: `total * (1 - ratio)` to the nearest multiple, at least one multiple."""
     wanted = total * (1.0 - ratio)
     kept = max(math.floor(wanted / multiple + 0.5), 1) * multiple
     return min(max(kept, least), total)

@@ -1,8 +1,8 @@
 """How channels flow through each op: the table behind the dependency analysis of `groups`.
 
-A rule looks at the channels of an op's operands, notes ties, pins and the constants to be sliced, and says what the channels
-of the result are; None means that nothing is known of it. An op without a rule pins what flows into it, which is always
-safe.
+A rule looks at the channels of an op's operands, notes ties, pins and the constants to be sliced, and says what the
+channels of the result are; None means that nothing is known of it. An op without a rule pins what flows into it, which
+is always safe.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def _weights(op: Op, index: int = 1) -> np.ndarray | None:
     return w.data if isinstance(w, Constant) and w.type.quant is None else None
 
 
-# -- makers of channels -------------------------------------------------------------------------------------------------
+# -- makers of channels ------------------------------------------------------------------------------------------------
 def conv2d(op: Any, found: Dependencies) -> Channels | None:
-    """A convolution makes channels of its own; a depthwise one carries those of its input on; a grouped one pins them."""
+    """A convolution makes channels of its own; a depthwise one carries its input's on; a grouped one pins them."""
     w, axis = _weights(op), _channel_axis(op)
     if w is None:
         return not_understood(op, found)
@@ -99,7 +99,7 @@ def conv_transpose2d(op: Any, found: Dependencies) -> Channels | None:
 
 
 def matmul(op: Any, found: Dependencies) -> Channels | None:
-    """A constant right factor makes channels along the last axis, and contracts those of the left factor's last axis."""
+    """A constant right factor makes channels along the last axis, and contracts those of the left factor's."""
     w, rank = _weights(op), op.a.type.rank
     if w is None or w.ndim != 2 or rank < 2:
         return not_understood(op, found)
@@ -111,7 +111,7 @@ def matmul(op: Any, found: Dependencies) -> Channels | None:
     return _made(op, found, w, 1, rank - 1)
 
 
-# -- element by element -------------------------------------------------------------------------------------------------
+# -- element by element ------------------------------------------------------------------------------------------------
 def unary(op: Op, found: Dependencies) -> Channels | None:
     """Each channel stays itself."""
     return found.channels.get(op.inputs[0])
@@ -194,7 +194,7 @@ def reduction(op: Any, found: Dependencies) -> Channels | None:
     return Channels(channels.axis - before, channels.atoms)
 
 
-# -- movement -----------------------------------------------------------------------------------------------------------
+# -- movement ----------------------------------------------------------------------------------------------------------
 def _resized(op: Op, found: Dependencies, attribute: str, channels: Channels) -> None:
     """Keep one entry of a shape attribute equal to the number of channels left."""
 
@@ -326,29 +326,47 @@ def tile(op: Any, found: Dependencies) -> Channels | None:
     return channels
 
 
-def _table() -> dict[str, Rule]:
-    table: dict[str, Rule] = {
-        "nn.conv2d": conv2d, "nn.conv_transpose2d": conv_transpose2d, "nn.matmul": matmul, "nn.prelu": elementwise,
-        "nn.batch_norm": per_channel, "nn.instance_norm": per_channel, "nn.softmax": along_axis,
-        "nn.log_softmax": along_axis, "nn.lrn": along_axis, "nn.layer_norm": trailing_axes,
-        "nn.rms_norm": trailing_axes, "nn.resize": resize, "math.where": elementwise, "tensor.transpose": transpose,
-        "tensor.reshape": reshape, "tensor.concat": concat, "tensor.slice": slice_, "tensor.pad": pad,
-        "tensor.broadcast_to": broadcast_to, "tensor.tile": tile,
-    }  # fmt: skip
-    for name in ("max_pool2d", "avg_pool2d", "global_avg_pool", "global_max_pool"):
-        table[f"nn.{name}"] = spatial
-    for name in ("relu leaky_relu elu selu celu thresholded_relu sigmoid hard_sigmoid hard_swish silu gelu softplus "
-                 "softsign mish").split():  # fmt: skip
-        table[f"nn.{name}"] = unary
-    for name in "add sub mul div pow maximum minimum mod equal less less_equal greater greater_equal and or xor".split():
-        table[f"math.{name}"] = elementwise
-    for name in ("neg abs sign not exp log sqrt rsqrt reciprocal erf tanh sin cos tan asin acos atan sinh cosh asinh acosh "
-                 "atanh floor ceil round isnan isinf clip cast").split():  # fmt: skip
-        table[f"math.{name}"] = unary
-    for name in "sum mean max min prod l1 l2 log_sum_exp argmax argmin".split():
-        table[f"reduce.{name}"] = reduction
-    return table
+_UNARY = """
+nn: relu leaky_relu elu selu celu thresholded_relu sigmoid hard_sigmoid hard_swish silu gelu softplus softsign mish
+math: neg abs sign not exp log sqrt rsqrt reciprocal erf tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh
+math: floor ceil round isnan isinf clip cast
+"""
+_ELEMENTWISE = """
+nn: prelu
+math: add sub mul div pow maximum minimum mod equal less less_equal greater greater_equal and or xor where
+"""
+_SPATIAL = "nn: max_pool2d avg_pool2d global_avg_pool global_max_pool"
+_REDUCTIONS = "reduce: sum mean max min prod l1 l2 log_sum_exp argmax argmin"
 
 
-RULES = _table()
+def _rows(names: str, rule: Rule) -> dict[str, Rule]:
+    """Op names, a line per family, each with `rule`."""
+    lines = [line.partition(":") for line in names.strip().splitlines()]
+    return {f"{family}.{name}": rule for family, _, words in lines for name in words.split()}
+
+
+RULES: dict[str, Rule] = {
+    **_rows(_UNARY, unary),
+    **_rows(_ELEMENTWISE, elementwise),
+    **_rows(_SPATIAL, spatial),
+    **_rows(_REDUCTIONS, reduction),
+    "nn.conv2d": conv2d,
+    "nn.conv_transpose2d": conv_transpose2d,
+    "nn.matmul": matmul,
+    "nn.batch_norm": per_channel,
+    "nn.instance_norm": per_channel,
+    "nn.softmax": along_axis,
+    "nn.log_softmax": along_axis,
+    "nn.lrn": along_axis,
+    "nn.layer_norm": trailing_axes,
+    "nn.rms_norm": trailing_axes,
+    "nn.resize": resize,
+    "tensor.transpose": transpose,
+    "tensor.reshape": reshape,
+    "tensor.concat": concat,
+    "tensor.slice": slice_,
+    "tensor.pad": pad,
+    "tensor.broadcast_to": broadcast_to,
+    "tensor.tile": tile,
+}
 """Op name → rule."""

@@ -1,9 +1,10 @@
 """Which channels live and die together.
 
-Every channel a convolution or matmul makes is an *atom*. Rules (`flow`) follow atoms through the ops: an addition ties the
-atoms of its operands, a concatenation lines them up, a flattening repeats them, an op that mixes or counts channels pins
-them. Connected components of the ties are the *coupled channels*: removing one means slicing every constant it occurs in.
-Components made by the same ops form a *group*, inside which channels compete. What to remove is decided in `channels`.
+Every channel a convolution or matmul makes is an *atom*. Rules (`flow`) follow atoms through the ops: an addition ties
+the atoms of its operands, a concatenation lines them up, a flattening repeats them, an op that mixes or counts channels
+pins them. Connected components of the ties are the *coupled channels*: removing one means slicing every constant it
+occurs in. Components made by the same ops form a *group*, inside which channels compete. What to remove is decided in
+`channels`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Dependencies:
         self._ties: list[np.ndarray] = []
         self._count = 0
 
-    # -- what rules say -------------------------------------------------------------------------------------------------
+    # -- what rules say ------------------------------------------------------------------------------------------------
     def fresh(self, origin: str, count: int) -> np.ndarray:
         """New atoms, made by `origin`."""
         atoms = np.arange(self._count, self._count + count)
@@ -115,7 +116,7 @@ class Dependencies:
         norms = np.abs(np.moveaxis(weights, axis, 0).reshape(len(atoms), -1)).sum(axis=1, dtype=np.float64)
         self._norms.append((atoms, norms))
 
-    # -- what they add up to --------------------------------------------------------------------------------------------
+    # -- what they add up to -------------------------------------------------------------------------------------------
     @property
     def atoms(self) -> int:
         return self._count

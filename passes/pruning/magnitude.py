@@ -16,8 +16,8 @@ from passes.layers import layers, reject_quantised
 class PruneMagnitude(Pass):
     """Set the weights of smallest magnitude to zero. The chip gains no speed from it: it has no sparse arithmetic.
 
-    `ratio` is the part of the weights of convolutions and matmuls that become zero: of each layer's, or with scope `global`
-    of all layers' together. The file compresses better; for speed use prune-channels.
+    `ratio` is the part of the weights of convolutions and matmuls that become zero: of each layer's, or with scope
+    `global` of all layers' together. The file compresses better; for speed use prune-channels.
     """
 
     name = "prune-magnitude"

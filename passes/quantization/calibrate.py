@@ -44,9 +44,9 @@ def calibrate(
 ) -> Scheme:
     """The scheme that fits `module`, a prepared float module, on `batches`.
 
-    A batch is an array for a module of one input, a dict by input name, or a sequence in order of the inputs. Where its first
-    axis is a multiple of the module's, it is split; where it lacks the axis and the module's batch is 1, it gets it. Raises
-    CompilerError for no data, data that do not fit, and tensors that are all zero, NaN or infinite.
+    A batch is an array for a module of one input, a dict by input name, or a sequence in order of the inputs. Where its
+    first axis is a multiple of the module's, it is split; where it lacks the axis and the module's batch is 1, it gets
+    it. Raises CompilerError for no data, data that do not fit, and tensors that are all zero, NaN or infinite.
     """
     _check_options(method, bits, weights, residuals)
     method = AUTO if method == "auto" else method
@@ -87,7 +87,7 @@ def _check_options(method: str, bits: int, weights: str, residuals: str) -> None
         raise CompilerError(faults)
 
 
-# -- observing ----------------------------------------------------------------------------------------------------------
+# -- observing ---------------------------------------------------------------------------------------------------------
 def _observers(module: Module, method: str) -> dict[Value, RangeObserver]:
     """An observer for each float value: the method's for those to be quantised, the range for the others."""
     kind = METHODS[method][0]
@@ -106,7 +106,9 @@ def _observe(observers: dict[Value, RangeObserver], value: Value, array: np.ndar
 
 
 def feeds(module: Module, batch: Batch) -> Iterator[list[np.ndarray]]:
-    """A batch as runs of the module: inputs in order, split along the first axis. Raises CompilerError where it cannot fit."""
+    """A batch as runs of the module: inputs in order, split along the first axis. Raises CompilerError where it cannot
+    fit.
+    """
     arguments = module.main.arguments
     given = _in_order(arguments, batch)
     parts = [_split(argument, np.asarray(array)) for argument, array in zip(arguments, given, strict=True)]
@@ -124,7 +126,9 @@ def _in_order(arguments: list[Argument], batch: Batch) -> list[np.ndarray]:
             for name in batch
             if name not in names
         ]
-        faults += [Diagnostic(code="E526", message=f"calibration data lack input {n!r}") for n in names if n not in batch]
+        faults += [
+            Diagnostic(code="E526", message=f"calibration data lack input {n!r}") for n in names if n not in batch
+        ]
         if faults:
             raise CompilerError(faults)
         return [batch[name] for name in names]
@@ -140,8 +144,12 @@ def _split(argument: Argument, array: np.ndarray) -> list[np.ndarray]:
     array = array.astype(argument.type.dtype.numpy, copy=False)
     if array.ndim == len(shape) - 1 and shape[0] in (1, None):
         array = array[None]
-    if array.ndim != len(shape) or not all(b is None or a == b for a, b in zip(array.shape[1:], shape[1:], strict=True)):
-        raise error("E526", f"input {argument.name!r} has shape {_shape(shape)}, calibration data {_shape(array.shape)}")
+    if array.ndim != len(shape) or not all(
+        b is None or a == b for a, b in zip(array.shape[1:], shape[1:], strict=True)
+    ):
+        raise error(
+            "E526", f"input {argument.name!r} has shape {_shape(shape)}, calibration data {_shape(array.shape)}"
+        )
     if not shape or shape[0] in (None, array.shape[0]):
         return [array]
     if array.shape[0] % shape[0]:
@@ -153,7 +161,7 @@ def _shape(shape: tuple) -> str:
     return "x".join("?" if d is None else str(d) for d in shape)
 
 
-# -- deciding -----------------------------------------------------------------------------------------------------------
+# -- deciding ----------------------------------------------------------------------------------------------------------
 def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[str]) -> None:
     """Raise CompilerError naming every tensor whose range means nothing."""
     faults = []
@@ -185,5 +193,7 @@ def _entries(
             clip = METHODS[used][1](observer, 127)
             entries[value.name] = TensorScheme.clipped(storage, observer.absmax, clip, used)
         elif observer.absmax * HEADROOM > F16_MAX:
-            entries[value.name] = TensorScheme(type=DType.F32, absmax=float(np.float32(observer.absmax)), method="range")
+            entries[value.name] = TensorScheme(
+                type=DType.F32, absmax=float(np.float32(observer.absmax)), method="range"
+            )
     return entries

@@ -1,9 +1,9 @@
 """Moving conversions to integers up to where a tensor is made, so that it is stored as integers.
 
-Max-pooling, relu and every op that only moves elements commute with symmetric quantisation, because it is monotone and keeps
-zero: the integers are the same, element by element. A conversion moves above such an op when everything that takes the op's
-result is, looking through further such ops, an integer op of one and the same type; then the producer's kernel ends in the
-conversion and a quarter (or half) of the bytes travel.
+Max-pooling, relu and every op that only moves elements commute with symmetric quantisation, because it is monotone and
+keeps zero: the integers are the same, element by element. A conversion moves above such an op when everything that
+takes the op's result is, looking through further such ops, an integer op of one and the same type; then the producer's
+kernel ends in the conversion and a quarter (or half) of the bytes travel.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _asked_by(user: Op, wanted: dict[Value, QuantType]) -> QuantType | None:
 def _pays(op: Op, quant: QuantType, wanted: dict[Value, QuantType], moved: set[Op]) -> bool:
     """Whether moving above `op` lets something be stored as integers.
 
-    A concatenation copies its operands anyway; of other ops the operand must not be needed in another form. A relu ends the
-    kernel of the layer before it, so there is nothing to gain unless what feeds it moves too.
+    A concatenation copies its operands anyway; of other ops the operand must not be needed in another form. A relu ends
+    the kernel of the layer before it, so there is nothing to gain unless what feeds it moves too.
     """
     if not commutes(op) or any(isinstance(v, Constant) for v in op.inputs):
         return False

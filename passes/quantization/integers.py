@@ -12,7 +12,8 @@ from compiler.ir.types import DType, QuantType, position_and_scale
 from compiler.numerics import float_to_int
 
 _SMALLEST_CHANNEL = 2.0**-20
-"""Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers."""
+"""Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def check_weights(constant: Constant) -> None:
         )  # fmt: skip
 
 
-def add_quantized_constant(module: Module, name: str, weights: np.ndarray, storage: DType, axis: int | None) -> Constant:
+def add_quantized_constant(
+    module: Module, name: str, weights: np.ndarray, storage: DType, axis: int | None
+) -> Constant:
     """The constant of quantised `weights`; per-channel scales go to `<name>.q`."""
     integers = quantize_array(weights, storage, axis)
     if axis is None:

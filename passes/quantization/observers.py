@@ -1,9 +1,9 @@
 """What calibration remembers of a tensor, and how a range is chosen from it.
 
-An observer sees a tensor once per image and keeps a fixed amount of memory: the largest magnitude, or also a histogram of
-magnitudes whose range doubles in powers of two. Doubling merges pairs of bins exactly, so the histogram does not depend on
-the order of the images. A method turns an observer into the magnitude at which the tensor is clipped. Only magnitudes are
-kept: the chip's quantisation is symmetric (MLU220.md 2.1).
+An observer sees a tensor once per image and keeps a fixed amount of memory: the largest magnitude, or also a histogram
+of magnitudes whose range doubles in powers of two. Doubling merges pairs of bins exactly, so the histogram does not
+depend on the order of the images. A method turns an observer into the magnitude at which the tensor is clipped. Only
+magnitudes are kept: the chip's quantisation is symmetric (MLU220.md 2.1).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class RangeObserver:
 
 
 class HistogramObserver(RangeObserver):
-    """A range and a histogram of the magnitudes: bin i counts magnitudes in [i, i + 1) * range / BINS; zeros are left out."""
+    """A range and a histogram of the magnitudes: bin i counts magnitudes in [i, i + 1) * range / BINS; zeros are left
+    out.
+    """
 
     def __init__(self) -> None:
         super().__init__()

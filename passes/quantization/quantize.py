@@ -1,8 +1,8 @@
 """The pass that carries out a scheme: integer weights, conversions in front of integer layers, nothing else.
 
 Everything between the layers stays float, residual sums, depthwise convolutions and pooling included, so that rounding
-happens only where the chip's matrix unit demands it. The integers of a value are `round(x * scale * 2^-position)`, clamped
-(MLU220.md 2.1). What the scheme decides is not decided here; where ranges come from is `calibrate`.
+happens only where the chip's matrix unit demands it. The integers of a value are `round(x * scale * 2^-position)`,
+clamped (MLU220.md 2.1). What the scheme decides is not decided here; where ranges come from is `calibrate`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
-from compiler.ir.core import Constant, Function, Module, Op, Value
+from compiler.ir.core import Constant, Function, Module, Op
 from compiler.ir.types import DType
 from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
 from passes.quantization.hoist import Conversions, hoist
 from passes.quantization.integers import add_quantized_constant, check_weights
 from passes.quantization.layers import (
-    CONVOLUTIONS,
     PAIRS,
     computed_inputs,
     integer_layers,
@@ -47,9 +46,10 @@ class _Layer:
 class Quantize(Pass):
     """Make convolutions and matmuls integer, by a quantisation scheme.
 
-    The scheme is a file (`scheme=q.toml`), or what calibration of this compilation found. `weights` overrides the scheme's
-    choice of one scale per output channel or one per tensor. Layers that match `keep-float` are not quantised and run on the
-    host, because the matrix unit is integer only; those that match `i16` use 16-bit integers. Both win over the scheme.
+    The scheme is a file (`scheme=q.toml`), or what calibration of this compilation found. `weights` overrides the
+    scheme's choice of one scale per output channel or one per tensor. Layers that match `keep-float` are not quantised
+    and run on the host, because the matrix unit is integer only; those that match `i16` use 16-bit integers. Both win
+    over the scheme.
     """
 
     name = "quantize"
@@ -78,7 +78,7 @@ class Quantize(Pass):
         _name_float_types(main, scheme)
         module.drop_unused_constants()
 
-    # -- what to do -----------------------------------------------------------------------------------------------------
+    # -- what to do ----------------------------------------------------------------------------------------------------
     def _find_scheme(self, ctx: PassContext) -> Scheme:
         if self.given is not None:
             return self.given
@@ -104,10 +104,9 @@ class Quantize(Pass):
 
     def _check_module(self, module: Module, scheme: Scheme, ctx: PassContext) -> None:
         if scheme.module and scheme.module != module_hash(module):
-            ctx.diagnose(
-                "E529", "the scheme was made for another module; its ranges may not fit this one", op=self.name,
-                help=f"calibrate again after the pipeline {scheme.pipeline!r}" if scheme.pipeline else "calibrate again",
-            )  # fmt: skip
+            after = f" after the pipeline {scheme.pipeline!r}" if scheme.pipeline else ""
+            message = "the scheme was made for another module; its ranges may not fit this one"
+            ctx.diagnose("E529", message, op=self.name, help=f"calibrate again{after}")
 
     def _layers(self, main: Function, scheme: Scheme, ctx: PassContext) -> list[_Layer]:
         found = []
@@ -140,10 +139,9 @@ class Quantize(Pass):
 
     def _report_float(self, op: Op, ctx: PassContext) -> None:
         ctx.statistics.count("layers float: asked for")
-        ctx.diagnose(
-            "E528", f"{op.name!r} stays float and runs on the host: {multiply_adds(op):,} multiply-adds per inference",
-            op=op.op_name, where=str(op.location), help="the matrix unit is integer only; i16 keeps the layer on the chip",
-        )  # fmt: skip
+        message = f"{op.name!r} stays float and runs on the host: {multiply_adds(op):,} multiply-adds per inference"
+        help = "the matrix unit is integer only; i16 keeps the layer on the chip"
+        ctx.diagnose("E528", message, op=op.op_name, where=str(op.location), help=help)
 
     def _check_ranges(self, layers: Iterable[_Layer], scheme: Scheme) -> None:
         """Raise CompilerError naming every tensor the layers need and the scheme does not have."""
@@ -152,12 +150,12 @@ class Quantize(Pass):
             for value in computed_inputs(layer.op):
                 if value.name not in scheme.tensors:
                     message = f"scheme has no range for {value.name!r}, an input of {layer.op.name!r}"
-                    help = f"calibrate again, or keep the layer float: [layers] {layer.op.name!r} = \"float\""
+                    help = f'calibrate again, or keep the layer float: [layers] {layer.op.name!r} = "float"'
                     faults.append(Diagnostic(code="E525", op=self.name, message=message, help=help))
         if faults:
             raise CompilerError(faults)
 
-    # -- doing it -------------------------------------------------------------------------------------------------------
+    # -- doing it ------------------------------------------------------------------------------------------------------
     def _quantize(
         self,
         module: Module,

@@ -1,8 +1,8 @@
 """The scheme: every quantisation decision, as a TOML file a person can read, edit and give back.
 
 Calibration writes it, `quantize` reads it. It is strict both ways: what is written reads back equal, and a key, name or
-pattern that means nothing is an error, all of them at once. Nothing here looks at a module; that the names exist in one is
-asked by the pass.
+pattern that means nothing is an error, all of them at once. Nothing here looks at a module; that the names exist in one
+is asked by the pass.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Scheme:
     """Hash of the module it was made for (`module_hash`), or empty."""
 
     def layer_type(self, names: Iterable[str]) -> str | None:
-        """The override for a layer known by `names`; an exact name wins over patterns, a later pattern over an earlier."""
+        """The override for a layer known by `names`; an exact name wins over patterns, a later pattern over earlier."""
         names = list(names)
         for name in names:
             if name in self.layers:
@@ -120,7 +120,7 @@ def _f32(number: float) -> float:
     return float(np.float32(number))
 
 
-# -- writing ------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 def _lines(scheme: Scheme) -> Iterator[str]:
     yield "# mluc quantisation scheme: real = integer * 2^position / scale. Edit it, then compile with --scheme."
     yield "# [layers]: name or pattern = " + " | ".join(json.dumps(kind) for kind in LAYER_TYPES)
@@ -161,7 +161,7 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 class _Reader:
     """Turns a TOML table into a scheme, collecting every fault before raising."""
 
@@ -232,7 +232,7 @@ class _Reader:
             )
         return TensorScheme(type=kind, absmax=absmax or _f32(reach), position=position, scale=scale, method=method)
 
-    # -- single values --------------------------------------------------------------------------------------------------
+    # -- single values -------------------------------------------------------------------------------------------------
     def known(self, table: dict[str, Any], keys: Iterable[str], subject: str) -> None:
         for key in sorted(table.keys() - set(keys)):
             self.fault(f"{subject} has no key {key!r}", did_you_mean(key, keys))
@@ -266,9 +266,7 @@ class _Reader:
             return None
         return value
 
-    def number(
-        self, entry: dict[str, Any], key: str, subject: str, absent: float | None = 0.0
-    ) -> float | None:
+    def number(self, entry: dict[str, Any], key: str, subject: str, absent: float | None = 0.0) -> float | None:
         """A positive finite number, rounded to fp32; absmax may be 0 where it is not needed."""
         value = entry.get(key)
         if value is None:
