@@ -506,8 +506,7 @@ class _Builder:
         if kind == "STRING":
             return self.literal(statement, raw, read_string)
         if raw not in _WORDS:
-            message = f"{str(raw)!r} is not a value"
-            raise self.fault(statement, raw, message, "E310", did_you_mean(raw, _WORDS) or f'a string is written "{raw}"')
+            raise self.fault(statement, raw, f"{str(raw)!r} is not a value", "E310", f'a string is written "{raw}"')
         return _WORDS[raw]
 
     def type(self, statement: _Statement, token: Any) -> TensorType:

@@ -57,21 +57,21 @@ def print_op(op: Op, *, regions: bool = True, location: bool = True) -> str:
     names = _names_around(op)
     if regions and op.regions:
         return "\n".join(printer.op_lines(op, names, "", location))
-    text = printer.head(op, names) + " { ... }" * len(op.regions) + printer.result_types(op)
-    return text + (printer.location_suffix(op.location) if location else "")
+    return printer.one_line(op, names) + (printer.location_suffix(op.location) if location else "")
 
 
-def op_with_spans(op: Op) -> tuple[str, list[tuple[int, int]]]:
-    """The op on one line without its location, and where each printed operand slot stands in it."""
-    text = print_op(op, regions=False, location=False)
+def op_with_spans(op: Op, names: Mapping[Value, str]) -> tuple[str, list[tuple[int, int]]]:
+    """The op on one line without its location, and where each printed operand slot stands in it.
+
+    `names` is what `unique_names` gives for the op's function.
+    """
     printer = _Printer(_source_of(op.module), False, use_aliases=False)
-    names = _names_around(op)
     start = len(printer.left_side(op, names))
     spans = []
     for operand in printer.operands(op, names):
         spans.append((start, start + len(operand)))
         start += len(operand) + 2
-    return text, spans
+    return printer.one_line(op, names), spans
 
 
 def type_text(type: TensorType) -> str:
@@ -178,6 +178,10 @@ class _Printer:
                 lines += self.op_lines(inner, names, indent + "    ", location)
         lines.append(f"{indent}}}{tail}")
         return lines
+
+    def one_line(self, op: Op, names: Mapping[Value, str]) -> str:
+        """The op without location, regions shown as `{ ... }`."""
+        return self.head(op, names) + " { ... }" * len(op.regions) + self.result_types(op)
 
     def left_side(self, op: Op, names: Mapping[Value, str]) -> str:
         """Results and name, up to where the operands begin."""
