@@ -3,7 +3,7 @@
 Spatial ops take four-dimensional tensors in `layout`; weights follow it (`NCHW`: `[co, ci/groups, kh, kw]`, `NHWC`:
 `[co, kh, kw, ci/groups]`). Where both x and weights are quantised, the result is f32: the exact integer sum, rounded to
 f32, times the product of the steps, plus the bias. Activations, normalisations and recurrent layers are declared in the
-modules imported below; what is not here is anything a frontend can express by these.
+modules imported and listed below; what is not here is anything a frontend can express by these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,38 @@ from collections.abc import Iterator
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Choice, Floats, IntPair, IntQuad, Ints, attr, op, operand, result
 from compiler.ir.types import Dimension, DType, Shape, TensorType
-from compiler.ops import activation, normalization, recurrent
+from compiler.ops.activation import (
+    Celu,
+    Elu,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    LogSoftmax,
+    Mish,
+    PRelu,
+    Relu,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Softsign,
+    ThresholdedRelu,
+)
+from compiler.ops.normalization import (
+    BatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    Lrn,
+    RmsNorm,
+)
+from compiler.ops.recurrent import (
+    Gru,
+    Lstm,
+    Rnn,
+)
 from compiler.ops.shapes import (
     FLOATS,
     broadcast,
@@ -27,7 +58,44 @@ from compiler.ops.shapes import (
     window_count,
 )
 
-__all__ = ["activation", "normalization", "recurrent"]  # declared there, loaded with this family
+__all__ = [
+    "AvgPool2d",
+    "BatchNorm",
+    "Celu",
+    "Conv2d",
+    "ConvTranspose2d",
+    "DepthToSpace",
+    "Elu",
+    "Gelu",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "Gru",
+    "HardSigmoid",
+    "HardSwish",
+    "InstanceNorm",
+    "LayerNorm",
+    "LeakyRelu",
+    "LogSoftmax",
+    "Lrn",
+    "Lstm",
+    "MatMul",
+    "MaxPool2d",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Resize",
+    "RmsNorm",
+    "Rnn",
+    "Selu",
+    "Sigmoid",
+    "Silu",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SpaceToDepth",
+    "ThresholdedRelu",
+]
 
 LAYOUT = Choice("NCHW", "NHWC")
 
