@@ -291,7 +291,8 @@ class _Executor:
 
 def _numpy(type_number: int) -> np.dtype:
     """The NumPy type of an `isa.Type`."""
-    return isa.NUMPY_TYPES[isa.Type(type_number)]
+    result: Any = isa.NUMPY_TYPES[isa.Type(type_number)]
+    return result
 
 
 def _tap(x: np.ndarray, top: int, left: int, oh: int, ow: int, stride_y: int, stride_x: int) -> np.ndarray:
