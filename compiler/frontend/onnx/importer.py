@@ -23,7 +23,7 @@ from compiler.frontend.onnx.inputs import resolve_inputs
 from compiler.frontend.onnx.node import Inline, Malformed, Node, NodeRecord, Unsupported, diagnostics_of
 from compiler.frontend.onnx.registry import find_converter, load_converters
 from compiler.frontend.onnx.sorting import needed_in_order
-from compiler.ir.core import Argument, Constant, Function, Module, Op, Result, Value
+from compiler.ir.core import Argument, Constant, Function, Module, Result, Value
 from compiler.ir.location import Location
 from compiler.ir.types import DType, TensorType
 from compiler.ops.graph import Return
@@ -333,8 +333,4 @@ def _erase_dead_ops(function: Function) -> None:
         if op.results and not any(r.uses for r in op.results):
             op.erase()
 
-
-def is_folded(record: NodeRecord, ops_by_node: Mapping[str, Sequence[Op]]) -> bool:
-    """Whether a converted node left no op behind."""
-    return record.status == "converted" and not ops_by_node.get(record.name)
 

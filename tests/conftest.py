@@ -1,0 +1,34 @@
+"""Options and fixtures for tests that need real models or data: absent folders skip, with the reason printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--models", metavar="DIR", help="folder of real models (MODEL.md says which)")
+    parser.addoption("--data", metavar="DIR", help="folder of evaluation data (DATA.md says which)")
+
+
+def _folder(request: pytest.FixtureRequest, option: str) -> Path:
+    given = request.config.getoption(option)
+    if not given:
+        pytest.skip(f"needs real files: give {option} DIR")
+    folder = Path(given)
+    if not folder.is_dir():
+        pytest.skip(f"{option} {given} is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(request: pytest.FixtureRequest) -> Path:
+    """The folder of real models."""
+    return _folder(request, "--models")
+
+
+@pytest.fixture(scope="session")
+def data(request: pytest.FixtureRequest) -> Path:
+    """The folder of evaluation data."""
+    return _folder(request, "--data")

@@ -1,0 +1,26 @@
+"""What the frontend makes prints, parses back to the same text, and passes the verifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from core_models import CORE_MODELS, CoreModel
+
+from compiler.frontend.load import load
+from compiler.ir.parser import parse_module
+from compiler.ir.verifier import verify
+
+
+@pytest.mark.parametrize("model", CORE_MODELS, ids=lambda m: m.file.removesuffix(".onnx"))
+def test_an_imported_model_survives_text_and_is_valid(model: CoreModel, models: Path) -> None:
+    module = load(models / model.file, model.shapes)
+    verify(module)
+    text = str(module)
+    again = parse_module(text, blobs={c.hash: c.data for c in module.constants.values()})
+    assert str(again) == text
+    assert again.attributes == module.attributes
+    assert list(again.constants) == list(module.constants)
+    for name, constant in again.constants.items():
+        np.testing.assert_array_equal(constant.data, module.constants[name].data)
