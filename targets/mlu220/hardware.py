@@ -57,6 +57,8 @@ class Board:
     on_chip_latency_cycles: int
     segment_cycles: int
     issue_cycles: int
+    transcendental_passes: int
+    transpose_passes: int
     sync_cycles: int
     host_bytes_per_second: float
     idle_watts: float

@@ -26,7 +26,7 @@ MAX_FAR = 2**31 - 1
 MAX_WORK = 2.0**40
 """Elementary steps (bytes copied, elements touched, multiply-adds) one instruction may ask for."""
 
-# -- spaces ------------------------------------------------------------------------------------------------------------
+# -- spaces ----------------------------------------------------------------------------------------------------------
 NRAM, WRAM, SRAM, WORKSPACE, CONSTANTS = range(5)
 INPUT, OUTPUT = 0x100, 0x200
 MAX_IO = 0x100
@@ -95,7 +95,7 @@ class Address(NamedTuple):
         return f"{space_name(self.space)}+{self.offset:#x}"
 
 
-# -- fields ------------------------------------------------------------------------------------------------------------
+# -- fields ----------------------------------------------------------------------------------------------------------
 class Field:
     """One named word of an instruction (two for `far`). `kind` is near, far, number, integer, enum, f32 or bits."""
 
@@ -192,12 +192,12 @@ def bits(high: int = 2**31 - 1, low: int = 0, default: int | None = None, doc: s
     return Field("bits", low, high, default, doc=doc)
 
 
-# -- columns and footprints --------------------------------------------------------------------------------------------
+# -- columns and footprints ------------------------------------------------------------------------------------------
 class Columns:
     """Rows of one opcode, read by field name as int64 arrays; a far field `dst` also has `dst_space`."""
 
     def __init__(self, spec: type[Instruction], rows: np.ndarray):
-        self.spec = spec
+        self.spec, self.raw = spec, np.atleast_2d(rows)
         self._columns = spec.layout
         self._rows = np.ascontiguousarray(np.atleast_2d(rows).T, dtype=np.int64)
 
@@ -322,7 +322,7 @@ def same(a: Accesses, b: Accesses) -> np.ndarray:
     )  # fmt: skip
 
 
-# -- instructions ------------------------------------------------------------------------------------------------------
+# -- instructions ----------------------------------------------------------------------------------------------------
 class Rule(NamedTuple):
     """What must hold: `message` may use {field} names and is the manual's text; `holds` maps columns to booleans."""
 
