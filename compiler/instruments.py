@@ -17,7 +17,7 @@ from compiler.errors import CompilerError, did_you_mean, error
 from compiler.ir.constants import write_blobs
 from compiler.ir.core import Module
 from compiler.ir.printer import print_module
-from compiler.ir.verifier import verify
+from compiler.ir.verifier import LEVELS, verify
 
 
 class NamedPass(Protocol):
@@ -120,16 +120,19 @@ class VerifyEach(Instrument):
         verify(module, level=self.level)
 
     def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
-        level = getattr(pass_, "verify_level", None)
-        if not changed and level in (None, self.level):
+        level = pass_.name if pass_.name in _LEVEL_NAMES else self.level
+        if not changed and level == self.level:
             return
-        self.level = level or self.level
+        self.level = level
         try:
             verify(module, level=self.level)
         except CompilerError as fault:
             raise BrokenModule(
                 [replace(d, where=f"{d.where}  after pass {pass_.name!r}".strip()) for d in fault.diagnostics]
             ) from fault
+
+
+_LEVEL_NAMES = frozenset(known.name for known in LEVELS)
 
 
 class BrokenModule(CompilerError):

@@ -101,8 +101,6 @@ class Pass:
 
     name: ClassVar[str] = ""
     requires_target: ClassVar[bool] = False
-    verify_level: ClassVar[str | None] = None
-    """Level of the IR after this pass, for the verifier; None: as before."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
         """Rewrite `module` in place."""

@@ -269,6 +269,7 @@ class Rewriter:
         self.match: Match | None = None
         self._new: list[Op] = []
         self._seen: list[Op] = []
+        self._derived: list[tuple[Constant, Constant]] = []
 
     def create(
         self,
@@ -316,6 +317,13 @@ class Rewriter:
         """A constant of the module."""
         return self.module.add_constant(name, data, quant)
 
+    def derive(self, old: Constant, data: np.ndarray, quant: QuantType | None = None) -> Constant:
+        """A constant computed from `old`; it takes over the name if nothing needs `old` when the rewrite is done."""
+        new = self.module.add_constant(old.name, data, quant)
+        if new is not old:
+            self._derived.append((old, new))
+        return new
+
     def rename(self, value: Value, name: str) -> None:
         """Give a value the name of what it now stands for."""
         value.name = name
@@ -326,6 +334,17 @@ class Rewriter:
         if self.match is None:
             raise ValueError("no rewrite is under way")
         return self.match
+
+
+def inherit_name(module: Module, old: Constant, new: Constant) -> None:
+    """Let `new` have the name of `old`, from which it was computed, if `old` is not needed any more."""
+    needed = old.uses or any(c.type.quant is not None and c.type.quant.params == old.name for c in module.constants.values())
+    if needed or module.constants.get(old.name) is not old:
+        return
+    del module.constants[old.name], module.constants[new.name]
+    new.name = old.name
+    module.constants[new.name] = new
+    module.version += 1
 
 
 def erase_dead(op: Op, freed: list[Op] | None = None) -> int:
@@ -461,7 +480,7 @@ class _Run:
         rewriter, version = self.rewriter, self.module.version
         label, place = rule.label, match.root.name
         around = list(_neighbours(match.ops))
-        rewriter.match, rewriter._new, rewriter._seen = match, [], []
+        rewriter.match, rewriter._new, rewriter._seen, rewriter._derived = match, [], [], []
         try:
             outcome = rule.function(match, rewriter)
         except Declined as declined:
@@ -477,6 +496,8 @@ class _Run:
         self._count(label, place)
         for op in match.ops:
             rewriter.erase(op)
+        for old, new in rewriter._derived:
+            inherit_name(self.module, old, new)
         return [*rewriter._new, *around, *rewriter._seen, *_neighbours(rewriter._new)]
 
     def _count(self, label: str, place: str) -> None:
