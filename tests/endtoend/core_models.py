@@ -1,4 +1,4 @@
-"""The core model set: how each model is imported, and one real input for it, prepared as `score.py` of the data does."""
+"""The core model set: how each model is imported, and one real input for it, prepared as the data's `score.py` does."""
 
 from __future__ import annotations
 
