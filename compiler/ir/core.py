@@ -1,10 +1,10 @@
 """What a program is: values, ops, blocks, regions, functions, modules, and the ways to change them.
 
-A module holds functions and constants; a function is one block of ops in execution order; an op takes values and defines
-values; a value is defined once. Every value keeps its uses and every change ticks the module's mutation counter (`version`),
-so that analyses know when they are stale and nobody has to declare what a pass changed. Ops are linked through
-`previous`/`next`, so insertion and removal do not depend on the size of the graph. Signatures, checks and shape rules of
-particular ops are not here: see `define` and `compiler.ops`.
+A module holds functions and constants; a function is one block of ops in execution order; an op takes values and
+defines values; a value is defined once. Every value keeps its uses and every change ticks the module's mutation
+counter (`version`), so that analyses know when they are stale and nobody has to declare what a pass changed. Ops are
+linked through `previous`/`next`, so insertion and removal do not depend on the size of the graph. Signatures, checks
+and shape rules of particular ops are not here: see `define` and `compiler.ops`.
 """
 
 from __future__ import annotations
@@ -116,10 +116,11 @@ def hash_of_array(data: np.ndarray) -> str:
 
 
 class Op:
-    """One operation. Subclasses are declared with `compiler.ir.define.op`; they add typed access to operands and attributes.
+    """One operation. Subclasses are declared with `compiler.ir.define.op`; they add typed access to what it holds.
 
     Operands are a flat list in declared order; an absent optional operand is None; a variadic operand takes the tail.
-    A new op is detached: it holds uses at once, and joins a block with `Block.append`, `insert_before` or `insert_after`.
+    A new op is detached: it holds uses at once, and joins a block with `Block.append`, `insert_before` or
+    `insert_after`.
     """
 
     signature: ClassVar[OpSignature]
@@ -145,7 +146,7 @@ class Op:
         self.signature.fill(self, operands, attributes, regions)
         self.signature.make_results(self, types, names)
 
-    # -- what it is -----------------------------------------------------------------------------------------------------
+    # -- what it is --------------------------------------------------------------------------------------------------
     @property
     def op_name(self) -> str:
         return self.signature.name
@@ -194,7 +195,7 @@ class Op:
         """Result types from operands and attributes, assuming `check` found nothing; None if they must be given."""
         return None
 
-    # -- changes --------------------------------------------------------------------------------------------------------
+    # -- changes -----------------------------------------------------------------------------------------------------
     def set_operand(self, index: int, value: Value | None) -> None:
         old = self._operands[index]
         if old is value:
@@ -401,7 +402,7 @@ class Block:
 
 
 class Region:
-    """The inside of a `graph.kernel`: one block. Values of the outside enter only as its arguments (constants excepted)."""
+    """The inside of a `graph.kernel`: one block. Outer values (constants excepted) enter only as its arguments."""
 
     def __init__(self) -> None:
         self.op: Op | None = None
@@ -452,7 +453,7 @@ class Function:
 
 
 class Module:
-    """Functions and constants. `version` counts mutations; `attributes` carry source, target, cores, batch and the like."""
+    """Functions and constants. `version` counts mutations; `attributes` carry source, target, cores and the like."""
 
     def __init__(self, attributes: Mapping[str, Any] | None = None) -> None:
         self.functions: dict[str, Function] = {}

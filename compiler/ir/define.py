@@ -1,9 +1,9 @@
 """Declaring an op once: its operands, attributes, results and regions.
 
 `@op("nn.conv2d")` reads the `operand()`, `attr()`, `result()` and `region()` fields of a class and makes of them the
-constructor, typed access, normalisation of attributes, the printer's and parser's knowledge, the checks every op gets for
-free, and the manual page. Families of ops are found lazily by prefix through `FAMILIES`, so that IR text of a target's level
-parses without anyone importing the target first.
+constructor, typed access, normalisation of attributes, the printer's and parser's knowledge, the checks every op gets
+for free, and the manual page. Families of ops are found lazily by prefix through `FAMILIES`, so that IR text of a
+target's level parses without anyone importing the target first.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ OPS: dict[str, type[Op]] = {}
 MISSING: Any = object()
 
 
-# -- attribute kinds ----------------------------------------------------------------------------------------------------
+# -- attribute kinds -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Kind:
-    """A kind of attribute: its name in messages and a function that normalises a value or raises ValueError/TypeError."""
+    """A kind of attribute: its name in messages and what normalises a value or raises ValueError or TypeError."""
 
     name: str
     normalize: Callable[[Any], Any]
@@ -81,6 +81,19 @@ def plain(value: Any) -> Any:
     raise ValueError(f"{type(value).__name__} cannot be an attribute")
 
 
+def same_attribute(a: Any, b: Any) -> bool:
+    """Whether two attribute values are the same to the bit: 0.0 and -0.0, 1 and 1.0 and true differ, nan equals nan."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        return a.hex() == b.hex()
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_attribute, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_attribute(v, b[k]) for k, v in a.items())
+    return bool(a == b)
+
+
 def _dtype(value: Any) -> DType:
     return value if isinstance(value, DType) else DType(value)
 
@@ -100,7 +113,7 @@ Any_ = Kind("any", plain)
 _BY_TYPE: dict[Any, Kind] = {int: Int, float: Float, bool: Bool, str: Str, DType: DTypeKind, dict: Dict}
 
 
-def Choice(*words: str) -> Kind:
+def Choice(*words: str) -> Kind:  # noqa: N802 - reads as a kind in declarations
     """One of `words`."""
 
     def normalize(value: Any) -> str:
@@ -111,7 +124,7 @@ def Choice(*words: str) -> Kind:
     return Kind("one of " + ", ".join(words), normalize)
 
 
-# -- fields of a declaration --------------------------------------------------------------------------------------------
+# -- fields of a declaration -----------------------------------------------------------------------------------------
 @dataclass
 class operand:  # noqa: N801 - reads as a keyword in declarations
     """A value the op takes. `rank`: required rank or tuple of ranks; `dtypes`: allowed element types (None: any)."""
@@ -179,7 +192,7 @@ class region:  # noqa: N801
         return self if instance is None else instance.regions[self.index]
 
 
-# -- signature ----------------------------------------------------------------------------------------------------------
+# -- signature -------------------------------------------------------------------------------------------------------
 @dataclass
 class OpSignature:
     """What a declaration says, in the form the constructor, printer, parser, verifier and manual use."""
@@ -219,7 +232,7 @@ class OpSignature:
                 )
             if value is not None:
                 normal = self.normalize(key, value)
-                if key not in self.attributes or normal != self.attributes[key].default:
+                if key not in self.attributes or not same_attribute(normal, self.attributes[key].default):
                     op.attributes[key] = normal
         op.set_operands(operands)
         op.regions = list(regions)
@@ -227,21 +240,22 @@ class OpSignature:
             r.op = op
 
     def make_results(self, op: Op, types: Sequence[TensorType] | None, names: Sequence[str]) -> None:
-        """Create the results: of `types` where given, else inferred after the checks. Raises CompilerError on faults."""
+        """Create the results: of `types` where given, else inferred after the checks. Faults raise CompilerError."""
         if types is None:
-            faults = list(self.faults(op))
-            if faults:
-                op.set_operands([])
-                raise CompilerError(
-                    [
-                        Diagnostic(code="E304", message=m, op=self.name, where=str(op.location))
-                        for m in faults
-                    ]
-                )
-            types = self.inferred(op)
+            try:
+                types = self._checked_types(op)
+            except BaseException:
+                op.set_operands([])  # an op that was never made must not stay among the users of its operands
+                raise
         op.results = [
             Result(op, i, t, names[i] if i < len(names) else "") for i, t in enumerate(types)
         ]
+
+    def _checked_types(self, op: Op) -> Sequence[TensorType]:
+        faults = [Diagnostic(code="E304", message=m, op=self.name, where=str(op.location)) for m in self.faults(op)]
+        if faults:
+            raise CompilerError(faults)
+        return self.inferred(op)
 
     def inferred(self, op: Op) -> Sequence[TensorType]:
         """Result types by the op's rule. Raises CompilerError for ops that have none."""
@@ -281,8 +295,8 @@ class OpSignature:
                 if spec.dtypes is not None and value.type.dtype not in spec.dtypes:
                     wanted = ", ".join(sorted(str(d) for d in spec.dtypes))
                     yield f"operand {spec.name!r} must be one of {wanted}, not {value.type.dtype}"
-        for name, spec in self.attributes.items():
-            if spec.default is MISSING and name not in op.attributes:
+        for name, parameter in self.attributes.items():
+            if parameter.default is MISSING and name not in op.attributes:
                 yield f"attribute {name!r} is missing"
         for name, value in op.attributes.items():
             if name not in self.attributes and not name.startswith("_"):
@@ -313,6 +327,8 @@ def op(name: str, *, traits: Iterable[str] = ()) -> Callable[[OpClass], OpClass]
                 if hasattr(value, "index"):
                     value.index = len(fields[type(value)])
                 fields[type(value)].append(value)
+                if type(value) is attr and value.default is not MISSING and value.default is not None:
+                    value.default = _BY_TYPE.get(value.kind, value.kind).normalize(value.default)
         cls.signature = OpSignature(
             name=name,
             operands=tuple(fields[operand]),

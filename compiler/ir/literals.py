@@ -136,8 +136,21 @@ def read_number(text: str) -> int | float:
     return float(text) if set(text) & set(".eEni") else int(text)
 
 
-# -- constant data ------------------------------------------------------------------------------------------------------
-def read_data(text: str, type: TensorType, blobs: Mapping[str, np.ndarray] | None) -> np.ndarray:
+# -- constant data ---------------------------------------------------------------------------------------------------
+class BlobIndex:
+    """Arrays by sha256 hex digest, found by any prefix of at least 8 digits."""
+
+    def __init__(self, blobs: Mapping[str, np.ndarray]) -> None:
+        self.by_prefix: dict[str, list[tuple[str, np.ndarray]]] = {}
+        for digest, array in blobs.items():
+            self.by_prefix.setdefault(digest[:8], []).append((digest, array))
+
+    def find(self, digits: str) -> np.ndarray | None:
+        near = self.by_prefix.get(digits[:8], ())
+        return next((a for d, a in near if d.startswith(digits) or digits.startswith(d)), None)
+
+
+def read_data(text: str, type: TensorType, blobs: BlobIndex | None) -> np.ndarray:
     """The array of `dense<…>`, `hex<…>` or `blob<sha256:…, N B>` of a type. Blobs are looked up by hash prefix."""
     if not type.is_static:
         raise LiteralError("a constant cannot have unknown dimensions")
@@ -195,7 +208,7 @@ def _fits(word: str, dtype: DType) -> bool:
     return True
 
 
-def _read_blob(text: str, type: TensorType, blobs: Mapping[str, np.ndarray] | None) -> np.ndarray:
+def _read_blob(text: str, type: TensorType, blobs: BlobIndex | None) -> np.ndarray:
     match = _BLOB(text)
     if match is None:
         raise LiteralError(f"cannot read {text}", "write blob<sha256:…, N B>", "E317")
@@ -205,11 +218,10 @@ def _read_blob(text: str, type: TensorType, blobs: Mapping[str, np.ndarray] | No
             f"the data ({size} B) is in a side file that was not given",
             "read the .mlu together with its .safetensors file, or write it with --inline-constants", "E320",
         )  # fmt: skip
-    data = blobs.get(digits)
+    data = blobs.find(digits)
     if data is None:
-        data = next((array for key, array in blobs.items() if key.startswith(digits)), None)
-    if data is None:
-        raise LiteralError(f"the side file has no tensor sha256:{digits}", "the two files are not of one module", "E320")
+        message = f"the side file has no tensor sha256:{digits}"
+        raise LiteralError(message, "the two files are not of one module", "E320")
     if data.nbytes != size or data.shape != type.shape or DType.of(data.dtype) is not type.dtype:
         found = TensorType(data.shape, DType.of(data.dtype))
         raise LiteralError(

@@ -1,18 +1,16 @@
 """IR text to a module: the inverse of `printer`, with faults a person can act on.
 
-A file is cut into statements at line ends outside brackets; each is parsed by the grammar of `ir.lark` and then built. A
-statement that fails is reported and left out, and what it would have defined counts as defined, so that one run reports every
-fault once. Types are taken as given; whether they are right is the verifier's question.
+A file is cut into statements at line ends outside brackets; each is parsed by the grammar of `ir.lark` and then
+built. A statement that fails is reported and left out, and what it would have defined counts as defined, so that one
+run reports every fault once. Types are taken as given; whether they are right is the verifier's question.
 """
 
 from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,18 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean
 from compiler.ir.core import Block, Function, Module, Op, Region, Value
 from compiler.ir.define import OPS, find_op, load_all_families
 from compiler.ir.literals import (
-    LiteralError, read_data, read_location, read_name, read_number, read_quant, read_string, read_type,
+    BlobIndex,
+    LiteralError,
+    read_data,
+    read_location,
+    read_name,
+    read_number,
+    read_quant,
+    read_string,
+    read_type,
 )  # fmt: skip
 from compiler.ir.location import UNKNOWN, Location
+from compiler.ir.statements import STRING, Fault, Statement, read_statements
 from compiler.ir.types import DType, QuantType, TensorType
 
 FORMAT = 1
@@ -36,127 +43,10 @@ _SHORT_NAMES = {"return": "graph.return", "yield": "graph.yield"}
 def parse_module(text: str, *, blobs: Mapping[str, np.ndarray] | None = None, file: str = "") -> Module:
     """The module that `text` describes.
 
-    `blobs` maps sha256 hex digests (or prefixes of 8 digits or more) to the arrays of constants whose data is not in the
-    text. Raises CompilerError with every fault found, in order of the text.
+    `blobs` maps sha256 hex digests (or prefixes of 8 digits or more) to the arrays of constants whose data is not in
+    the text. Raises CompilerError with every fault found, in order of the text.
     """
     return _Builder(text, blobs, file).build()
-
-
-# -- statements ---------------------------------------------------------------------------------------------------------
-_STRING = r'"(?:\\.|[^"\\\n])*"'
-_MARKS = re.compile(rf'{_STRING}|"[^\n]*|//[^\n]*|->|[\n()\[\]{{}}<>]')
-_IS_ATTRIBUTES = re.compile(rf"\{{(?:[ \t]*\}}|\s*(?:[A-Za-z_][\w.-]*|{_STRING})\s*=)").match
-_CONTINUES = re.compile(r"(?:\s|//[^\n]*\n)*(?::|->|,|=|loc\(|attributes\b|\{)").match
-_NAME = rf"[%#](?:{_STRING}|[^\s:=,\"]+)"
-_BEGINS = re.compile(rf"\s*(?:{_NAME}(?:, *{_NAME})* = |(?:return|yield|func|const)\b|[a-z]\w*\.\w+ [%@])").match
-
-
-def split_statements(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each statement: to the line end outside brackets, or to a `{` that opens a block.
-
-    A line that begins with `:`, `loc(`, `->`, `,` or `{` continues the statement before it. Where a bracket was left open, a
-    line that looks like a new statement begins one all the same.
-    """
-    start = depth = 0
-    for match in _MARKS.finditer(text):
-        mark, at = match.group(), match.start()
-        if mark == "\n":
-            if _BEGINS(text, at + 1) if depth else not _CONTINUES(text, at + 1):
-                yield start, at
-                start, depth = at + 1, 0
-        elif mark == "{":
-            if _IS_ATTRIBUTES(text, at):
-                depth += 1
-            else:
-                yield start, at + 1
-                start, depth = at + 1, 0
-        elif mark == "}" and depth == 0:
-            yield start, at
-            start = at
-        elif mark in "([<":
-            depth += 1
-        elif mark in ")]>}":
-            depth = max(depth - 1, 0)
-    yield start, len(text)
-
-
-@dataclass(slots=True)
-class _Statement:
-    """What one statement says; tokens keep their place relative to `start`."""
-
-    kind: str
-    start: int
-    end: int
-    parts: Any
-
-
-@cache
-def _grammar() -> Any:
-    """The statement parser. Loads lark and builds the tables at first use."""
-    from lark import Lark, Transformer
-
-    class Shape(Transformer):
-        """Statements as (kind, parts); tokens stay tokens, so that faults found later have a place."""
-
-        def module(self, parts: list) -> tuple:
-            return ("module", parts[0])
-
-        def alias(self, parts: list) -> tuple:
-            return ("alias", parts)
-
-        def constant(self, parts: list) -> tuple:
-            return ("constant", parts)
-
-        def function(self, parts: list) -> tuple:
-            return ("function", parts)
-
-        def region_arguments(self, parts: list) -> tuple:
-            return ("region", parts[0])
-
-        def operation(self, parts: list) -> tuple:
-            return ("op", parts)
-
-        def close(self, parts: list) -> tuple:
-            return ("close", parts)
-
-        def function_types(self, parts: list) -> Any:
-            return parts[0]
-
-        function_attributes = function_types
-
-        def arguments(self, parts: list) -> list:
-            return [p for p in parts if p is not None]
-
-        names = operands = types = attributes = arguments
-
-        def argument(self, parts: list) -> tuple:
-            return tuple(parts)
-
-        attribute = argument
-
-        def operand(self, parts: list) -> Any:
-            return parts[0]
-
-        def opens(self, parts: list) -> bool:
-            return True
-
-        def word(self, parts: list) -> Any:
-            return parts[0]
-
-        def list(self, parts: list) -> tuple:
-            return tuple(p for p in parts if p is not None)
-
-    grammar = (Path(__file__).parent / "ir.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", start="statement", transformer=Shape(), maybe_placeholders=True)
-
-
-# -- building -----------------------------------------------------------------------------------------------------------
-class _Fault(Exception):
-    """A fault at a place of the text; the statement it is in is given up."""
-
-    def __init__(self, at: int, width: int, message: str, code: str, help: str = "", op: str = "") -> None:
-        super().__init__(message)
-        self.at, self.width, self.message, self.code, self.help, self.op = at, width, message, code, help, op
 
 
 @dataclass(slots=True)
@@ -165,7 +55,7 @@ class _Frame:
 
     block: Block
     values: dict[str, Value] = field(default_factory=dict)
-    op: _Statement | None = None
+    op: Statement | None = None
     regions: list[Region] = field(default_factory=list)
     has_arguments: bool = False
 
@@ -175,7 +65,7 @@ class _Builder:
 
     def __init__(self, text: str, blobs: Mapping[str, np.ndarray] | None, file: str) -> None:
         self.text = text
-        self.blobs = blobs
+        self.blobs = BlobIndex(blobs) if blobs is not None else None
         self.file = file
         self.module = Module()
         self.source = ""
@@ -188,35 +78,47 @@ class _Builder:
         self.defined: set[str] = set()
         self.broken: set[Value] = set()
         self.broken_names: set[str] = set()
-        self.statements: list[_Statement] = []
+        self.statements: list[Statement] = []
         self.position = 0
 
     def build(self) -> Module:
         self.check_header()
-        self.statements = list(self.parse_statements())
+        self.read_text()
         for kinds in (("module",), ("alias",), ("constant",)):
             for statement in self.statements:
                 if statement.kind in kinds:
                     self.guarded(statement)
-        for self.position, statement in enumerate(self.statements):
+        for position, statement in enumerate(self.statements):
+            self.position = position
             if statement.kind not in ("module", "alias", "constant"):
                 self.guarded(statement)
         if self.frames:
             last = self.statements[-1]
-            self.report(_Fault(last.start, 1, "a block is still open at the end of the file", "E319", "close it with }"))
+            message = "a block is still open at the end of the file"
+            self.report(Fault(last.start, 1, message, "E319", "close it with }"))
         if self.faults:
             raise CompilerError([d for _, d in sorted(self.faults, key=lambda f: f[0])])
         return self.module
 
-    def guarded(self, statement: _Statement) -> None:
+    def read_text(self) -> None:
+        """Read the statements; a text that is not IR at all is given up after its first faults."""
+        for item in read_statements(self.text):
+            if isinstance(item, Fault):
+                self.report(item)
+            else:
+                self.statements.append(item)
+            if len(self.faults) > MAX_SYNTAX_FAULTS:
+                raise CompilerError([d for _, d in self.faults])
+
+    def guarded(self, statement: Statement) -> None:
         """Build one statement; a fault in it is reported and the next one goes on."""
         try:
             getattr(self, f"build_{statement.kind}")(statement)
-        except _Fault as fault:
+        except Fault as fault:
             self.report(fault)
 
-    # -- faults ---------------------------------------------------------------------------------------------------------
-    def report(self, fault: _Fault) -> None:
+    # -- faults ------------------------------------------------------------------------------------------------------
+    def report(self, fault: Fault) -> None:
         line = bisect.bisect_right(self.line_starts, fault.at) - 1
         begin = self.line_starts[line]
         end = self.text.find("\n", begin)
@@ -232,13 +134,13 @@ class _Builder:
             help=fault.help,
         )))  # fmt: skip
 
-    def fault(self, statement: _Statement, token: Any, message: str, code: str, help: str = "", op: str = "") -> _Fault:
+    def fault(self, statement: Statement, token: Any, message: str, code: str, help: str = "", op: str = "") -> Fault:
         """A fault at a token of a statement (at its begin where there is no token)."""
         if token is None:
-            return _Fault(statement.start, statement.end - statement.start, message, code, help, op)
-        return _Fault(statement.start + token.start_pos, len(token), message, code, help, op)
+            return Fault(statement.start, statement.end - statement.start, message, code, help, op)
+        return Fault(statement.start + token.start_pos, len(token), message, code, help, op)
 
-    def literal(self, statement: _Statement, token: Any, read: Any, *arguments: Any) -> Any:
+    def literal(self, statement: Statement, token: Any, read: Any, *arguments: Any) -> Any:
         """What a token means, by a reader of `literals`."""
         try:
             return read(str(token), *arguments)
@@ -249,31 +151,10 @@ class _Builder:
         header = re.match(r"\s*//\s*mluc ir (\d+)", self.text)
         if header is not None and int(header[1]) != FORMAT:
             message = f"this is IR text of format {header[1]}; this version reads format {FORMAT}"
-            self.report(_Fault(header.start(1), len(header[1]), message, "E319"))
+            self.report(Fault(header.start(1), len(header[1]), message, "E319"))
 
-    # -- syntax ---------------------------------------------------------------------------------------------------------
-    def parse_statements(self) -> Iterator[_Statement]:
-        from lark import UnexpectedInput
-
-        grammar, text = _grammar(), self.text
-        for begin, end in split_statements(text):
-            piece = text[begin:end]
-            stripped = piece.lstrip()
-            if not stripped or (stripped.startswith("//") and not re.sub(r"\s*//[^\n]*\s*", "", piece)):
-                continue
-            start = begin + len(piece) - len(stripped)
-            piece = stripped.rstrip()
-            try:
-                kind, parts = grammar.parse(piece)
-            except UnexpectedInput as unexpected:
-                self.report(_syntax_fault(unexpected, piece, start))
-                kind, parts = _kind_of_broken(piece), None
-                if len(self.faults) >= MAX_SYNTAX_FAULTS:
-                    return
-            yield _Statement(kind, start, start + len(piece), parts)
-
-    # -- module level ---------------------------------------------------------------------------------------------------
-    def build_module(self, statement: _Statement) -> None:
+    # -- module level ------------------------------------------------------------------------------------------------
+    def build_module(self, statement: Statement) -> None:
         if statement.parts is None:
             return
         if self.module.attributes:
@@ -282,7 +163,7 @@ class _Builder:
         source = self.module.attributes.get("source", "")
         self.source = source if isinstance(source, str) else ""
 
-    def build_alias(self, statement: _Statement) -> None:
+    def build_alias(self, statement: Statement) -> None:
         if statement.parts is None:
             self.note_broken(statement)
             return
@@ -292,7 +173,7 @@ class _Builder:
         self.aliases[str(name)] = QuantType(DType.I8, 0)
         self.aliases[str(name)] = self.literal(statement, quant, read_quant)
 
-    def build_constant(self, statement: _Statement) -> None:
+    def build_constant(self, statement: Statement) -> None:
         if statement.parts is None:
             self.note_broken(statement)
             return
@@ -309,19 +190,20 @@ class _Builder:
             message = f"the data of {name_token} in the side file does not have the hash it is filed under"
             raise self.fault(statement, data_token, message, "E321", "the side file is damaged: write it again")
 
-    def build_broken(self, statement: _Statement) -> None:
+    def build_broken(self, statement: Statement) -> None:
         self.note_broken(statement)
 
-    def note_broken(self, statement: _Statement) -> None:
+    def note_broken(self, statement: Statement) -> None:
         """What a statement that could not be read would have defined is not reported as undefined later."""
         head = self.text[statement.start : statement.end].partition("=")[0]
-        for mark, name in re.findall(rf"([%@#])({_STRING}|[A-Za-z0-9_.$-]+)", head):
+        for mark, name in re.findall(rf"([%@#])({STRING}|[A-Za-z0-9_.$-]+)", head):
             self.broken_names.add(mark + (read_string(name) if name.startswith('"') else name))
 
-    # -- functions ------------------------------------------------------------------------------------------------------
-    def build_function(self, statement: _Statement) -> None:
+    # -- functions ---------------------------------------------------------------------------------------------------
+    def build_function(self, statement: Statement) -> None:
         if self.frames:
-            self.report(self.fault(statement, None, "a function begins inside another block", "E319", "close it with }"))
+            message = "a function begins inside another block"
+            self.report(self.fault(statement, None, message, "E319", "close it with }"))
             self.frames.clear()
         self.defined, self.broken = set(), set()
         self.broken_names = {name for name in self.broken_names if not name.startswith("%")}
@@ -340,11 +222,11 @@ class _Builder:
         if attributes is not None:
             function.attributes = self.attributes(statement, attributes)
 
-    def add_arguments(self, statement: _Statement, frame: _Frame, arguments: list) -> None:
+    def add_arguments(self, statement: Statement, frame: _Frame, arguments: list) -> None:
         for name_token, type_token, attributes in arguments:
             try:
                 type = self.type(statement, type_token)
-            except _Fault as fault:
+            except Fault as fault:
                 self.report(fault)
                 type = TensorType((), DType.F32)
             argument = frame.block.add_argument(type)
@@ -352,7 +234,7 @@ class _Builder:
             if attributes is not None:
                 argument.attributes = self.attributes(statement, attributes)
 
-    def build_region(self, statement: _Statement) -> None:
+    def build_region(self, statement: Statement) -> None:
         frame = self.frames[-1] if self.frames else None
         if frame is None or frame.has_arguments or frame.block.first is not None:
             raise self.fault(statement, None, "region arguments stand where no region begins", "E319")
@@ -360,7 +242,7 @@ class _Builder:
         if statement.parts is not None:
             self.add_arguments(statement, frame, statement.parts)
 
-    def build_close(self, statement: _Statement) -> None:
+    def build_close(self, statement: Statement) -> None:
         if not self.frames:
             raise self.fault(statement, None, "nothing is open that this could close", "E319")
         frame = self.frames.pop()
@@ -388,13 +270,13 @@ class _Builder:
             message = f"@{function.name} declares other result types than it returns"
             raise self.fault(statement, (statement.parts[2] or [statement.parts[0]])[0], message, "E318")
 
-    # -- ops ------------------------------------------------------------------------------------------------------------
-    def open_region(self, statement: _Statement, regions: list[Region]) -> None:
+    # -- ops ---------------------------------------------------------------------------------------------------------
+    def open_region(self, statement: Statement, regions: list[Region]) -> None:
         region = Region()
         self.frames.append(_Frame(region.block, op=statement, regions=[*regions, region]))
 
     def build_op(
-        self, statement: _Statement, regions: list[Region] | None = None, close: _Statement | None = None
+        self, statement: Statement, regions: list[Region] | None = None, close: Statement | None = None
     ) -> None:
         if not self.frames:
             raise self.fault(statement, None, "an op stands outside any function", "E319", "open one: func @main() {")
@@ -413,7 +295,7 @@ class _Builder:
                      types, location, regions or [])  # fmt: skip
 
     def make_op(
-        self, statement: _Statement, tail: _Statement, names: list, name: Any, operands: list, attributes: list,
+        self, statement: Statement, tail: Statement, names: list, name: Any, operands: list, attributes: list,
         types: list | None, location: Any, regions: list[Region],
     ) -> None:  # fmt: skip
         """Make the op and define its results; when it cannot be made, its results count as defined but broken."""
@@ -435,7 +317,7 @@ class _Builder:
                     if result_types is None and len(made) != len(names):
                         message = f"gives {len(made)} results, {len(names)} are named"
                         raise self.fault(statement, name, message, "E318", op=str(name))
-        except _Fault as fault:
+        except Fault as fault:
             self.report(fault)
         except CompilerError as error:
             for d in error.diagnostics:
@@ -449,12 +331,12 @@ class _Builder:
                 self.broken.add(value)
                 self.define(statement, token, value)
 
-    def check_counts(self, statement: _Statement, name: Any, names: list, types: list | None) -> None:
+    def check_counts(self, statement: Statement, name: Any, names: list, types: list | None) -> None:
         if types is not None and len(types) != len(names):
             message = f"{len(names)} results are named, {len(types)} types are given"
             raise self.fault(statement, name, message, "E318", op=str(name))
 
-    def op_class(self, statement: _Statement, token: Any) -> type[Op]:
+    def op_class(self, statement: Statement, token: Any) -> type[Op]:
         name = _SHORT_NAMES.get(token, str(token))
         cls = find_op(name)
         if cls is None:
@@ -462,7 +344,7 @@ class _Builder:
             raise self.fault(statement, token, f"there is no op {name!r}", "E311", did_you_mean(name, OPS))
         return cls
 
-    def checked_attributes(self, statement: _Statement, cls: type[Op], pairs: list) -> dict[str, Any]:
+    def checked_attributes(self, statement: Statement, cls: type[Op], pairs: list) -> dict[str, Any]:
         """Attributes of an op in normal form; every wrong one is reported at its name."""
         signature = cls.signature
         given: dict[str, Any] = {}
@@ -472,7 +354,8 @@ class _Builder:
                 known = did_you_mean(key, signature.attributes)
                 self.report(self.fault(statement, token, f"has no attribute {key!r}", "E302", known, signature.name))
             elif key in given:
-                self.report(self.fault(statement, token, f"attribute {key!r} is given twice", "E313", op=signature.name))
+                message = f"attribute {key!r} is given twice"
+                self.report(self.fault(statement, token, message, "E313", op=signature.name))
             else:
                 value = self.value(statement, raw)
                 try:
@@ -482,7 +365,7 @@ class _Builder:
                     self.report(self.fault(statement, token, message, "E301", op=signature.name))
         return given
 
-    def attributes(self, statement: _Statement, pairs: list) -> dict[str, Any]:
+    def attributes(self, statement: Statement, pairs: list) -> dict[str, Any]:
         """A dictionary as it stands in the text."""
         result: dict[str, Any] = {}
         for token, raw in pairs:
@@ -492,7 +375,7 @@ class _Builder:
             result[key] = self.value(statement, raw)
         return result
 
-    def value(self, statement: _Statement, raw: Any) -> Any:
+    def value(self, statement: Statement, raw: Any) -> Any:
         """An attribute value: a token, a tuple of values, or a list of (key, value) pairs."""
         if isinstance(raw, tuple):
             return tuple(self.value(statement, item) for item in raw)
@@ -509,13 +392,13 @@ class _Builder:
             raise self.fault(statement, raw, f"{str(raw)!r} is not a value", "E310", f'a string is written "{raw}"')
         return _WORDS[raw]
 
-    def type(self, statement: _Statement, token: Any) -> TensorType:
+    def type(self, statement: Statement, token: Any) -> TensorType:
         type = self.types.get(token)
         if type is None:
             type = self.types[str(token)] = self.literal(statement, token, read_type, self.aliases)
         return type
 
-    def location(self, statement: _Statement, token: Any) -> Location:
+    def location(self, statement: Statement, token: Any) -> Location:
         if token is None:
             return UNKNOWN
         location = self.locations.get(token)
@@ -523,21 +406,21 @@ class _Builder:
             location = self.locations[str(token)] = self.literal(statement, token, read_location, self.source)
         return location
 
-    # -- names ----------------------------------------------------------------------------------------------------------
-    def define(self, statement: _Statement, token: Any, value: Value) -> None:
+    # -- names -------------------------------------------------------------------------------------------------------
+    def define(self, statement: Statement, token: Any, value: Value) -> None:
         name = value.name = self.literal(statement, token, read_name)
         if name in self.defined:
             self.report(self.fault(statement, token, f"value {token} is defined twice in this function", "E313"))
         self.defined.add(name)
         self.frames[-1].values[name] = value
 
-    def operand(self, statement: _Statement, token: Any, op: Any) -> Value | None:
+    def operand(self, statement: Statement, token: Any, op: Any) -> Value | None:
         """The value a token names; a fault is reported and a broken value given where there is none."""
         if token == "_":
             return None
         try:
             name = self.literal(statement, token, read_name)
-        except _Fault as fault:
+        except Fault as fault:
             self.report(fault)
             name = ""
         scope: Mapping[str, Value] = self.module.constants if token[0] == "@" else self.frames[-1].values
@@ -550,7 +433,7 @@ class _Builder:
         self.broken.add(value)
         return value
 
-    def undefined(self, statement: _Statement, token: Any, name: str, op: str) -> _Fault:
+    def undefined(self, statement: Statement, token: Any, name: str, op: str) -> Fault:
         """The fault of using a name that means nothing here: defined later, outside the kernel, or nowhere."""
         if token[0] == "@":
             help = did_you_mean(name, self.module.constants)
@@ -568,38 +451,3 @@ class _Builder:
                 return self.fault(statement, token, message, "E312", "ops stand in execution order", op)
         help = did_you_mean(name, self.frames[-1].values)
         return self.fault(statement, token, f"there is no value {token} in this function", "E312", help, op)
-
-
-# -- syntax faults ------------------------------------------------------------------------------------------------------
-_READABLE = {
-    "VALUE": "a value (%name)", "CONSTANT": "a constant (@name)", "TYPE": "a type (tensor<…>)", "NAME": "a name",
-    "LOCATION": 'loc("…")', "STRING": "a string", "NUMBER": "a number", "INTEGERS": "a list", "DATA": "dense<…> or blob<…>",
-    "ALIAS": "an alias (#name)", "ABSENT": "_", "QUANT": "quant<…>", "KEY": "a name", "$END": "the end of the line",
-}  # fmt: skip
-
-
-def _syntax_fault(unexpected: Any, piece: str, start: int) -> _Fault:
-    token = getattr(unexpected, "token", None)
-    expected = getattr(unexpected, "accepts", None) or getattr(unexpected, "expected", None) or unexpected.allowed or ()
-    words = sorted({_READABLE.get(name) or f"'{_literal_of(name)}'" for name in expected})
-    help = f"expected {' or '.join(words)}" if 0 < len(words) <= 8 else ""
-    if token is None:
-        at = unexpected.pos_in_stream
-        return _Fault(start + at, 1, f"unexpected {piece[at]!r}", "E310", help)
-    if token.type == "$END":
-        return _Fault(start + len(piece), 1, "the statement ends too early", "E310", help)
-    return _Fault(start + token.start_pos, len(token), f"unexpected {str(token)!r}", "E310", help)
-
-
-def _literal_of(terminal: str) -> str:
-    pattern = next((t.pattern.value for t in _grammar().terminals if t.name == terminal), terminal)
-    return str(pattern)
-
-
-def _kind_of_broken(piece: str) -> str:
-    """What a statement with a syntax fault was meant to be, so that blocks still nest."""
-    for prefix, kind in (("func", "function"), ("const", "constant"), ("#", "alias"), ("module", "module"),
-                         ("}", "close"), ("(", "region")):  # fmt: skip
-        if piece.startswith(prefix):
-            return kind
-    return "op"

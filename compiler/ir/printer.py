@@ -1,8 +1,8 @@
 """Text of the IR: the same module gives the same bytes on every machine, and `parser` reads them back.
 
-Every op prints in one uniform syntax that follows from its declaration, so that no op has a printer of its own. Names are
-made unique per function while printing, quantised types become aliases numbered by first use, and constants appear as a
-content hash unless they are small or `inline_constants` asks for their values. Nothing here changes the module.
+Every op prints in one uniform syntax that follows from its declaration, so that no op has a printer of its own. Names
+are made unique per function while printing, quantised types become aliases numbered by first use, and constants appear
+as a content hash unless they are small or `inline_constants` asks for their values. Nothing here changes the module.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from compiler.ir.core import Argument, Block, Constant, Function, Module, Op, Value
+from compiler.ir.define import same_attribute
 from compiler.ir.location import Location
 from compiler.ir.types import DType, QuantType, TensorType
 
@@ -96,7 +97,7 @@ class _Printer:
         self.counts = {"#act": 0, "#w": 0}
         self.locations: dict[Location, str] = {}
 
-    # -- types ----------------------------------------------------------------------------------------------------------
+    # -- types -------------------------------------------------------------------------------------------------------
     def type(self, type: TensorType) -> str:
         text = self.types.get(type)
         if text is None:
@@ -132,7 +133,7 @@ class _Printer:
             fields.append(f"step = {_single(quant.step)}")
         return f"quant<{', '.join(fields)}>"
 
-    # -- constants ------------------------------------------------------------------------------------------------------
+    # -- constants ---------------------------------------------------------------------------------------------------
     def constant(self, constant: Constant) -> str:
         data = constant.data
         if is_inline(constant) or (self.inline_constants and data.size <= DECIMAL_ELEMENTS):
@@ -143,12 +144,13 @@ class _Printer:
             value = f"blob<sha256:{constant.hash[:HASH_DIGITS]}, {data.nbytes} B>"
         return f"const @{name_text(constant.name)} : {self.type(constant.type)} = {value}"
 
-    # -- functions and ops ----------------------------------------------------------------------------------------------
+    # -- functions and ops -------------------------------------------------------------------------------------------
     def function(self, function: Function) -> str:
         names = unique_names(function)
         last = function.body.last
         outputs = last.inputs if last is not None and last.op_name == "graph.return" else []
-        head = f"func @{name_text(function.name)}({self.arguments(function.body, names)}) -> ({self.type_list(outputs)})"
+        arguments = self.arguments(function.body, names)
+        head = f"func @{name_text(function.name)}({arguments}) -> ({self.type_list(outputs)})"
         if function.attributes:
             head += f" attributes {self.attributes(function.attributes)}"
         lines = [head + " {"]
@@ -233,7 +235,7 @@ class _Printer:
         return text
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------------------------
 def quoted(text: str) -> str:
     """A string literal; characters outside ASCII stay readable."""
     return json.dumps(text, ensure_ascii=_SURROGATE(text) is not None)
@@ -252,7 +254,7 @@ def value_text(value: Value, names: Mapping[Value, str]) -> str:
 
 
 def unique_names(function: Function) -> dict[Value, str]:
-    """Printed text of every value a function defines. The first value of a name keeps it; others get a numbered suffix."""
+    """Printed text of every value a function defines. The first value of a name keeps it; others get a suffix."""
     values = _values_of(function)
     taken = {v.name for v in values}
     used: set[str] = set()
@@ -298,9 +300,9 @@ def _source_of(module: Module | None) -> str:
     return source if isinstance(source, str) else ""
 
 
-# -- attributes ---------------------------------------------------------------------------------------------------------
+# -- attributes ------------------------------------------------------------------------------------------------------
 def attribute_text(value: Any) -> str:
-    """An attribute value as text. Values that IR text cannot hold show as their type's name (the verifier reports them)."""
+    """An attribute value as text. What IR text cannot hold shows as its type's name (the verifier reports it)."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
@@ -322,24 +324,11 @@ def attribute_text(value: Any) -> str:
     return quoted(f"<{type(value).__name__}>")
 
 
-def same_attribute(a: Any, b: Any) -> bool:
-    """Whether two attribute values are the same to the bit: 0.0 and -0.0, 1 and 1.0 and true differ, nan equals nan."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float):
-        return a.hex() == b.hex()
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same_attribute, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_attribute(v, b[k]) for k, v in a.items())
-    return bool(a == b)
-
-
 def _key_text(key: str) -> str:
     return key if _PLAIN_KEY(key) else quoted(key)
 
 
-# -- numbers ------------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------------------------
 def _single(value: float) -> str:
     """Shortest text that reads back as the same fp32 number."""
     return str(np.float32(value))
@@ -373,7 +362,10 @@ def _element_texts(flat: np.ndarray) -> Sequence[str]:
         return [str(v) for v in flat.tolist()]
     texts = [_float_text(v) for v in flat]
     bits = flat.view(f"u{flat.itemsize}").tolist()
-    return [t if _reads_back(t, flat.dtype, b) else f"0x{b:0{2 * flat.itemsize}x}" for t, b in zip(texts, bits, strict=True)]
+    return [
+        text if _reads_back(text, flat.dtype, b) else f"0x{b:0{2 * flat.itemsize}x}"
+        for text, b in zip(texts, bits, strict=True)
+    ]
 
 
 def _float_text(value: Any) -> str:

@@ -1,8 +1,8 @@
 """Types of values: element type, shape and, for quantised tensors, how integers stand for reals.
 
-Types are immutable and compare by value. A quantised type carries the chip's own form, `real = integer * 2^position / scale`
-(MLU220.md 2.1), and the exact fp32 step an imported model gave, so that imported scales survive. Per-axis scales live in a
-constant of the module and are named here, so that a type stays short and hashable.
+Types are immutable and compare by value. A quantised type carries the chip's own form, `real = integer * 2^position /
+scale` (MLU220.md 2.1), and the exact fp32 step an imported model gave, so that imported scales survive. Per-axis
+scales live in a constant of the module and are named here, so that a type stays short and hashable.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class Layout(enum.Enum):
 class QuantType:
     """How stored integers stand for reals: `real = (integer - zero_point) * 2^position / scale`.
 
-    Per tensor: `scale` is an fp32 number. Per axis: `axis` and `params` are given, `params` names a constant of the module
-    that holds one fp32 scale per index of that axis, and `scale` is 1.0. `step` is the exact fp32 step of an imported scale
-    where `2^position / scale` would round to another number, else None.
+    Per tensor: `scale` is an fp32 number. Per axis: `axis` and `params` are given, `params` names a constant of the
+    module that holds one fp32 scale per index of that axis, and `scale` is 1.0. `step` is the exact fp32 step of an
+    imported scale where `2^position / scale` would round to another number, else None.
     """
 
     storage: DType
@@ -104,7 +104,7 @@ class QuantType:
 
     @property
     def qmax(self) -> int:
-        """Largest stored magnitude; the range is symmetric, so the lowest integer of the type is not used by encoding."""
+        """Largest stored magnitude; the range is symmetric: encoding does not use the lowest integer of the type."""
         return (1 << (self.bits - 1)) - 1
 
     @property

@@ -1,7 +1,7 @@
 """Whether a module is what the IR promises: structure, dominance, types, per-op checks, and what a level forbids.
 
-`verify` collects every fault before it raises, and shows each inside the printed op, with the operands in question and who
-produced them. It never changes the module. What is legal after a stage is data: `LEVELS`.
+`verify` collects every fault before it raises, and shows each inside the printed op, with the operands in question and
+who produced them. It never changes the module. What is legal after a stage is data: `LEVELS`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def faults(module: Module, level: str | None = None) -> list[Diagnostic]:
     return found
 
 
-# -- showing a fault ----------------------------------------------------------------------------------------------------
+# -- showing a fault -------------------------------------------------------------------------------------------------
 class Excerpts:
     """Shows faults inside printed ops; the printed names of a function are made once, when its first fault is shown."""
 
@@ -92,7 +92,7 @@ def describe(value: Value) -> str:
     return f"{type_text(value.type)}, {origin}"
 
 
-# -- module -------------------------------------------------------------------------------------------------------------
+# -- module ----------------------------------------------------------------------------------------------------------
 def _module_faults(module: Module) -> Iterator[Diagnostic]:
     yield from _attribute_faults(module.attributes, "the module")
     for name, constant in module.constants.items():
@@ -171,9 +171,8 @@ def _messages_of_axis(module: Module, type: TensorType, axis: int, params: str) 
 
 def _recursion_faults(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic]:
     """Functions that call themselves, directly or not: there is no control flow to end it."""
-    calls = {
-        name: [op for op in function.walk() if op.op_name == "graph.call"] for name, function in module.functions.items()
-    }
+    functions = module.functions.items()
+    calls = {name: [op for op in function.walk() if op.op_name == "graph.call"] for name, function in functions}
     settled: set[str] = set()
     for root in calls:
         path: dict[str, Iterator[Op]] = {root: iter(calls[root])} if root not in settled else {}
@@ -191,7 +190,7 @@ def _recursion_faults(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic
                 path[callee] = iter(calls[callee])
 
 
-# -- functions ----------------------------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------------------------
 class _Checker:
     """The faults of one function."""
 
@@ -243,7 +242,8 @@ class _Checker:
                 if region.op is not op or region.block.owner is not region:
                     self.found.append(self.excerpts.fault("E305", "its region belongs to something else", op))
                 elif outer is not None:
-                    self.found.append(self.excerpts.fault("E305", "stands inside another region; kernels do not nest", op))
+                    message = "stands inside another region; kernels do not nest"
+                    self.found.append(self.excerpts.fault("E305", message, op))
                 else:
                     self.block(region.block, "graph.yield", op)
         if block.last is None:
@@ -334,7 +334,8 @@ class _Checker:
             wanted = ", ".join(map(type_text, types))
             message = f"result type is {', '.join(map(type_text, recorded))}, its operands give {wanted}"
             slots = list(range(min(len(op._operands), MAX_OPERANDS_SHOWN)))
-            self.found.append(self.excerpts.fault("E307", message, op, slots, "call infer_again() after changing operands"))
+            help = "call infer_again() after changing operands"
+            self.found.append(self.excerpts.fault("E307", message, op, slots, help))
 
 
 def _operands_meant(op: Op, message: str) -> list[int]:
@@ -344,7 +345,7 @@ def _operands_meant(op: Op, message: str) -> list[int]:
     return named or present[:MAX_OPERANDS_SHOWN]
 
 
-# -- levels -------------------------------------------------------------------------------------------------------------
+# -- levels ----------------------------------------------------------------------------------------------------------
 Rule = Callable[[Module, Excerpts], Iterator[Diagnostic]]
 
 
