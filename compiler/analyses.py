@@ -37,7 +37,7 @@ def analysis(compute: Callable[[Function], Facts]) -> Callable[[Function], Facts
     return cached
 
 
-# -- uses ---------------------------------------------------------------------------------------------------------------
+# -- uses --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Uses:
     """How the values of a function are used. Lists are in program order."""
@@ -61,7 +61,7 @@ def uses(function: Function) -> Uses:
     return Uses(frozenset(function.outputs), tuple(unused), tuple(constants))
 
 
-# -- liveness -----------------------------------------------------------------------------------------------------------
+# -- liveness ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Liveness:
     """When the values of a function's own block are alive. Step i is the i-th op; constants do not count.
@@ -129,7 +129,7 @@ def _taken(op: Op) -> Iterator[Value]:
             yield from inner.inputs
 
 
-# -- dominance ----------------------------------------------------------------------------------------------------------
+# -- dominance ---------------------------------------------------------------------------------------------------------
 class Dominance:
     """Whether a value is defined wherever an op runs. With one block a function, that is order, seen through regions."""
 

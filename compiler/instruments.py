@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import numpy as np
+
 from compiler.errors import CompilerError, did_you_mean, error
-from compiler.ir.constants import write_blobs
+from compiler.ir.constants import SHARED, blobs_of, write_blobs
 from compiler.ir.core import Module
 from compiler.ir.printer import print_module
 from compiler.ir.verifier import LEVELS, verify
@@ -43,7 +45,7 @@ class Instrument:
         """Called once, after the last pass or where the pipeline stopped, also on failure."""
 
 
-# -- dumps --------------------------------------------------------------------------------------------------------------
+# -- dumps -------------------------------------------------------------------------------------------------------------
 DUMP_MOMENTS = ("before", "after", "changed")
 
 
@@ -61,7 +63,7 @@ class DumpIR(Instrument):
     stream: TextIO | None = None
     written: list[Path] = field(default_factory=list)
     _last: str = ""
-    _blobs: set[str] = field(default_factory=set)
+    _blobs: dict[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def parse(text: str, directory: Path | None = None, stream: TextIO | None = None) -> DumpIR:
@@ -105,11 +107,15 @@ class DumpIR(Instrument):
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{title}.mlu"
         path.write_text(text, encoding="utf-8")
-        write_blobs(module, self.directory / "constants.safetensors", self._blobs)
+        self._blobs |= blobs_of(module)
         self.written.append(path)
 
+    def pipeline_ends(self, module: Module) -> None:
+        if self.directory is not None and self._blobs:
+            write_blobs(self._blobs, self.directory / SHARED)
 
-# -- the verifier -------------------------------------------------------------------------------------------------------
+
+# -- the verifier ------------------------------------------------------------------------------------------------------
 @dataclass
 class VerifyEach(Instrument):
     """Verifies the module at the start and after every pass that changed it; a fault names the pass it followed."""
@@ -139,7 +145,7 @@ class BrokenModule(CompilerError):
     """The verifier's faults after a pass: the pass's mistake, not the user's."""
 
 
-# -- times and counts ---------------------------------------------------------------------------------------------------
+# -- times and counts --------------------------------------------------------------------------------------------------
 @dataclass
 class TimePasses(Instrument):
     """Wall-clock seconds of each pass, verification and dumps left out."""

@@ -47,7 +47,7 @@ PIPELINES: dict[str, str] = {
 """Pipeline name → its text. Targets add theirs here."""
 
 
-# -- finding passes -----------------------------------------------------------------------------------------------------
+# -- finding passes ----------------------------------------------------------------------------------------------------
 def pass_names() -> list[str]:
     """Names of all passes that can be used, sorted; imports none of them."""
     return sorted({*PASSES, *_entry_points()})
@@ -119,7 +119,7 @@ def _checked(kind: Any, name: str, origin: str) -> type[Pass]:
     return kind
 
 
-# -- text to passes -----------------------------------------------------------------------------------------------------
+# -- text to passes ----------------------------------------------------------------------------------------------------
 def parse_pipeline(text: str) -> list[Pass]:
     """Passes of pipeline text, named pipelines expanded. Raises CompilerError with every fault of the names and options."""
     faults: list[Diagnostic] = []
@@ -231,7 +231,7 @@ def describe_kind(kind: Any) -> str:
     return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-# -- passes to text -----------------------------------------------------------------------------------------------------
+# -- passes to text ----------------------------------------------------------------------------------------------------
 def print_pipeline(passes: Sequence[Pass]) -> str:
     """The text that parses back to `passes`; options equal to their defaults are left out."""
     return ",".join(_print_pass(p) for p in passes)

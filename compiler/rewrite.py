@@ -35,7 +35,7 @@ class Declined(Exception):
         return str(self.args[0]) if self.args else "declined"
 
 
-# -- patterns -----------------------------------------------------------------------------------------------------------
+# -- patterns ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _State:
     """What is matched so far; immutable, so that the other order of a commutative op can be tried."""
@@ -206,7 +206,7 @@ def find_match(wanted: OpPattern, op: Op) -> Match | Declined | None:
     return Declined(SHARED) if attempt.shared else None
 
 
-# -- rules and counting -------------------------------------------------------------------------------------------------
+# -- rules and counting ------------------------------------------------------------------------------------------------
 RewriteFunction = Callable[[Match, "Rewriter"], object]
 
 
@@ -260,7 +260,7 @@ class RewriteResult:
         return bool(self.applied)
 
 
-# -- the rewriter -------------------------------------------------------------------------------------------------------
+# -- the rewriter ------------------------------------------------------------------------------------------------------
 class Rewriter:
     """What a rewrite function changes the graph with. Lives for one run; `match` is the match being rewritten."""
 

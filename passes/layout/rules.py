@@ -48,7 +48,7 @@ def is_image(value: Value) -> bool:
     return value.type.rank == 4 and value.type.is_static
 
 
-# -- attributes ---------------------------------------------------------------------------------------------------------
+# -- attributes --------------------------------------------------------------------------------------------------------
 def _moved(items: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(items[axis] for axis in TO_NHWC) if items else ()
 
@@ -126,7 +126,7 @@ def is_agnostic(op: Op) -> bool:
     return all(v.type.rank <= 4 and v.type.is_static for v in op.inputs)
 
 
-# -- reductions that remove axes ----------------------------------------------------------------------------------------
+# -- reductions that remove axes ---------------------------------------------------------------------------------------
 def reduces_alike(op: Any) -> bool:
     """Whether a reduction of an image that removes axes leaves the others in the same order in both layouts."""
     if not op.op_name.startswith("reduce.") or op.keepdims or not is_image(op.operands[0]):

@@ -30,7 +30,7 @@ def _replace_by(match: Match, rewriter: Rewriter, value: Value) -> object:
     return None
 
 
-# -- arithmetic with a neutral element ----------------------------------------------------------------------------------
+# -- arithmetic with a neutral element ---------------------------------------------------------------------------------
 def _is_uniform(number: float) -> Any:
     return constant(where=lambda c: uniform_value(c) == number)
 
@@ -46,7 +46,7 @@ _NEUTRAL = [
 ]
 
 
-# -- ops that do nothing ------------------------------------------------------------------------------------------------
+# -- ops that do nothing -----------------------------------------------------------------------------------------------
 def _same_pixels(op: Op) -> bool:
     """A resize whose every sampling point is a pixel: same size, a coordinate rule that then gives x back."""
     a: Any = op
@@ -101,7 +101,7 @@ def drop_identity(match: Match, rewriter: Rewriter) -> object:
     return _replace_by(match, rewriter, match.root.inputs[0])
 
 
-# -- idempotent and bounded functions -----------------------------------------------------------------------------------
+# -- idempotent and bounded functions ----------------------------------------------------------------------------------
 _IDEMPOTENT = ("nn.relu", "math.abs", "math.floor", "math.ceil", "math.round", "math.sign")
 
 
@@ -192,7 +192,7 @@ _BOUNDS = [
 ]  # fmt: skip
 
 
-# -- plainer words for the same -----------------------------------------------------------------------------------------
+# -- plainer words for the same ----------------------------------------------------------------------------------------
 def reduction_to_reshape(match: Match, rewriter: Rewriter) -> object:
     """A sum, mean or extremum over axes of one element that removes them: a reshape."""
     op = match.root

@@ -1,0 +1,212 @@
+"""Finding what broke a result: running a reproducer again, and bisection to the pass and then to the single rewrite.
+
+Any command is the judge: it gets an IR file and says with its exit code whether the module is still good (0) or not. Bisection
+searches the shortest prefix of the pipeline that is bad, then, inside its last pass, the smallest number of rewrites that
+is. It assumes that what is bad stays bad.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import CompilerError, InternalError, error
+from compiler.instruments import Instrument
+from compiler.ir.constants import write_module
+from compiler.ir.core import Module
+from compiler.pass_context import Pass, PassContext
+from compiler.pass_manager import PassManager, run_pipeline
+from compiler.pipelines import parse_pipeline, print_pipeline
+from compiler.reproducer import read_reproducer
+from compiler.rewrite import RewriteCounter
+
+Judge = Callable[[Path], bool]
+MakeTarget = Callable[[dict[str, Any]], Any]
+
+
+# -- replay ---------------------------------------------------------------------------------------------------------
+def replay(
+    path: Path | str,
+    *,
+    make_target: MakeTarget | None = None,
+    instruments: Sequence[Instrument] = (),
+    **options: Any,
+) -> Module:
+    """Run a reproducer again and return the module it gives now. Raises what the pipeline raises.
+
+    `make_target` remakes the target from the options written in the file; `options` go to `run_pipeline`.
+    """
+    found = read_reproducer(path)
+    target = make_target(found.options) if make_target is not None else None
+    options.setdefault("crash_directory", None)
+    return run_pipeline(
+        found.module, found.pipeline, target=target, options=found.options, instruments=instruments, **options
+    )
+
+
+# -- bisection ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Culprit:
+    """What turned a good module bad. `pass_number` counts from 1; `rewrite` from 1, 0 where no single rewrite is to blame."""
+
+    pass_number: int
+    pass_text: str
+    rewrite: int
+    rewrites: int
+    description: str
+    good: Path
+    bad: Path
+
+    def __str__(self) -> str:
+        lines = [f"pass {self.pass_number}, {self.pass_text}, makes it bad"]
+        if self.rewrite:
+            lines.append(f"rewrite {self.rewrite} of its {self.rewrites}: {self.description}")
+        else:
+            lines.append(f"not by one of its {self.rewrites} counted rewrites alone")
+        return "\n".join([*lines, f"good: {self.good}", f"bad:  {self.bad}"])
+
+
+def command_judge(command: str, timeout: float | None = None) -> Judge:
+    """A judge that runs `command` with the IR file in place of `{}` (or appended); exit code 0 means good.
+
+    Raises CompilerError E411 when the command cannot be run; one that takes longer than `timeout` seconds judges bad.
+    """
+    words = shlex.split(command)
+    if not words:
+        raise error("E411", "the check command is empty", help="give a command that takes an IR file, --check 'cmd {}'")
+
+    def judge(path: Path) -> bool:
+        line = [w.replace("{}", str(path)) for w in words] if "{}" in command else [*words, str(path)]
+        try:
+            return subprocess.run(line, capture_output=True, timeout=timeout, check=False).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+        except OSError as failure:
+            raise error("E411", f"cannot run the check command {line[0]!r}: {failure.strerror}") from failure
+
+    return judge
+
+
+def bisect(
+    module: Module,
+    pipeline: str | Sequence[Pass],
+    check: str | Judge,
+    *,
+    target: Any = None,
+    options: dict[str, Any] | None = None,
+    directory: Path | str = "bisect",
+    tell: Callable[[str], None] | None = None,
+) -> Culprit:
+    """The pass, and the rewrite in it, after which `check` says that the module is bad.
+
+    IR files are written into `directory`; `tell` hears of each step. Raises CompilerError E412 when the input is bad
+    already or the whole pipeline's result is good.
+    """
+    passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
+    judge = command_judge(check) if isinstance(check, str) else check
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _Bisection(passes, judge, folder, target, dict(options or {}), tell or (lambda _: None), [module]).run()
+
+
+@dataclass
+class _Bisection:
+    """The search; `prefixes[k]` is the module after the first k passes, as far as they have been run."""
+
+    passes: list[Pass]
+    judge: Judge
+    folder: Path
+    target: Any
+    options: dict[str, Any]
+    tell: Callable[[str], None]
+    prefixes: list[Module]
+    last: RewriteCounter = field(default_factory=RewriteCounter)
+
+    def run(self) -> Culprit:
+        if not self._good_after(0):
+            raise error("E412", "the check fails on the input already", help="bisection needs a good start")
+        if self._good_after(len(self.passes)):
+            raise error("E412", "the check passes after the whole pipeline", help="there is nothing to look for")
+        number = _first_bad(0, len(self.passes), self._good_after)
+        rewrites = self._count_rewrites(number)
+        rewrite, description = self._guilty_rewrite(number, rewrites)
+        good = self.folder / (self._name(number, rewrite - 1) if rewrite else self._name(number - 1))
+        bad = self.folder / (self._name(number, rewrite) if rewrite else self._name(number))
+        text = print_pipeline(self.passes[number - 1 : number])
+        return Culprit(number, text, rewrite, rewrites, description, good, bad)
+
+    # -- passes
+    def _good_after(self, count: int) -> bool:
+        module = self._prefix(count)
+        good = module is not None and self._judged(module, self._name(count))
+        done = print_pipeline(self.passes[:count]) or "the input"
+        self.tell(f"{'good' if good else 'bad '}  {done}")
+        return good
+
+    def _prefix(self, count: int) -> Module | None:
+        """The module after `count` passes; None if one of them fails."""
+        while len(self.prefixes) <= count:
+            following = self._run(len(self.prefixes), None)
+            if following is None:
+                return None
+            self.prefixes.append(following)
+        return self.prefixes[count]
+
+    # -- rewrites
+    def _count_rewrites(self, number: int) -> int:
+        self._run(number, None)
+        return self.last.count
+
+    def _guilty_rewrite(self, number: int, rewrites: int) -> tuple[int, str]:
+        """The first bad rewrite of a pass and what it was; (0, "") if none is to blame alone."""
+        if not self._good_with(number, 0) or (rewrites and self._good_with(number, rewrites)):
+            return 0, ""
+        if not rewrites:
+            return 0, ""
+        found = _first_bad(0, rewrites, lambda limit: self._good_with(number, limit))
+        self._good_with(number, found - 1)  # the files of both sides are left for comparison
+        self._run(number, found)
+        return found, self.last.last
+
+    def _good_with(self, number: int, limit: int) -> bool:
+        module = self._run(number, limit)
+        good = module is not None and self._judged(module, self._name(number, limit))
+        self.tell(f"{'good' if good else 'bad '}  {self.passes[number - 1].name} with {limit} rewrites")
+        return good
+
+    # -- both
+    def _run(self, number: int, limit: int | None) -> Module | None:
+        """The module after pass `number` with at most `limit` rewrites in it; None if the pass fails."""
+        self.last = RewriteCounter(limit=limit)
+        ctx = PassContext(target=self.target, options=self.options, counter=self.last)
+        try:
+            return PassManager([self.passes[number - 1]], (), ctx, crash_directory=None).run(
+                self.prefixes[number - 1].clone()
+            )
+        except (CompilerError, InternalError) as failure:
+            self.tell(f"pass {self.passes[number - 1].name} fails: {failure}")
+            return None
+
+    def _judged(self, module: Module, name: str) -> bool:
+        path = self.folder / name
+        write_module(module, path)
+        return self.judge(path)
+
+    def _name(self, count: int, limit: int | None = None) -> str:
+        title = self.passes[count - 1].name if count else "input"
+        return f"{count:02}-{title}.mlu" if limit is None else f"{count:02}-{title}-{limit}.mlu"
+
+
+def _first_bad(good: int, bad: int, is_good: Callable[[int], bool]) -> int:
+    """The smallest bad number above `good`, which is good; `bad` is bad."""
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if is_good(middle):
+            good = middle
+        else:
+            bad = middle
+    return bad
