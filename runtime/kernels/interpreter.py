@@ -1,0 +1,108 @@
+"""The loop over descriptors, for one thread and for many. Nothing in here knows what a kernel does.
+
+Descriptors are grouped into phases: those of a phase touch disjoint memory and may run at once. Many threads claim chunks
+of a phase with an atomic counter; a phase is over when all its chunks are done, not when all threads have arrived, so a
+late or preempted thread only finds the counter exhausted. Chunks write disjoint bytes that do not depend on one another,
+hence the result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from runtime.kernels.build import entry, inlined
+from runtime.kernels.layout import CHUNKS, FIRST_CHUNK, FUNCTION, WORDS
+from runtime.kernels.memory import (
+    atomic_add,
+    atomic_exchange,
+    atomic_load,
+    call_kernel,
+    call_yield,
+    i64_at,
+    pause,
+)
+
+# -- the control block: int64 words, what threads write on cache lines of its own
+GENERATION, ACTIVE = 0, 16
+ARENA, DESCRIPTORS, PHASES, PHASE_COUNT, COUNTERS, SCRATCH, SCRATCH_BYTES, YIELD = range(32, 40)
+CONTROL_WORDS = 64
+PHASE_WORDS = 4
+"""First descriptor, end, chunks, unused."""
+COUNTER_WORDS = 16
+"""Per phase: chunks claimed, and half a line further chunks done."""
+DONE = 64
+SPINS = 1000
+"""Turns of a waiting loop before the thread offers its processor to another."""
+
+
+@entry("void(int64, int64, int64, int64)")
+def execute(arena, descriptors, count, scratch):
+    """Run `count` descriptors in order on the calling thread."""
+    for i in range(count):
+        descriptor = descriptors + i * WORDS * 8
+        d = i64_at(descriptor, WORDS)
+        for chunk in range(d[CHUNKS]):
+            call_kernel(d[FUNCTION], arena, descriptor, chunk, scratch)
+
+
+@inlined
+def wait_for(address, value, yield_function):
+    spins = 0
+    while atomic_load(address) < value:
+        pause()
+        spins += 1
+        if spins > SPINS:
+            call_yield(yield_function)
+
+
+@inlined
+def run_phases(control, thread):
+    c = i64_at(control, CONTROL_WORDS)
+    arena, descriptors = c[ARENA], c[DESCRIPTORS]
+    scratch = c[SCRATCH] + thread * c[SCRATCH_BYTES]
+    for k in range(c[PHASE_COUNT]):
+        phase = i64_at(c[PHASES] + k * PHASE_WORDS * 8, PHASE_WORDS)
+        total, i, end = phase[2], phase[0], phase[1]
+        claimed = c[COUNTERS] + k * COUNTER_WORDS * 8
+        while atomic_load(claimed) < total:
+            chunk = atomic_add(claimed, 1)
+            if chunk >= total:
+                break
+            while i + 1 < end and i64_at(descriptors + (i + 1) * WORDS * 8, WORDS)[FIRST_CHUNK] <= chunk:
+                i += 1
+            descriptor = descriptors + i * WORDS * 8
+            d = i64_at(descriptor, WORDS)
+            call_kernel(d[FUNCTION], arena, descriptor, chunk - d[FIRST_CHUNK], scratch)
+            atomic_add(claimed + DONE, 1)
+        wait_for(claimed + DONE, total, c[YIELD])
+
+
+@entry("void(int64, int64)")
+def open_run(control, generation):
+    """Reset the counters and let workers in; `generation` is odd. Parameters must stand in the control block."""
+    c = i64_at(control, CONTROL_WORDS)
+    counters = i64_at(c[COUNTERS], c[PHASE_COUNT] * COUNTER_WORDS)
+    for i in range(c[PHASE_COUNT] * COUNTER_WORDS):
+        counters[i] = 0
+    atomic_exchange(control + 8 * GENERATION, generation)
+
+
+@entry("void(int64)")
+def run_main(control):
+    """Work on an open run until all phases are over, close it and wait for the workers to leave."""
+    run_phases(control, 0)
+    atomic_add(control + 8 * GENERATION, 1)
+    c = i64_at(control, CONTROL_WORDS)
+    spins = 0
+    while atomic_load(control + 8 * ACTIVE) != 0:
+        pause()
+        spins += 1
+        if spins > SPINS:
+            call_yield(c[YIELD])
+
+
+@entry("void(int64, int64)")
+def run_worker(control, thread):
+    """Join the run that is open, if any. Announcing before looking makes sure that a closed run is never entered."""
+    atomic_add(control + 8 * ACTIVE, 1)
+    if atomic_load(control + 8 * GENERATION) % 2 == 1:
+        run_phases(control, thread)
+    atomic_add(control + 8 * ACTIVE, -1)
