@@ -10,12 +10,12 @@ from compiler.ops import activation as ops
 
 @evaluator("nn.relu", folds=True, widens=True)
 def relu(op: ops.Relu, x: np.ndarray) -> np.ndarray:
-    """max(x, +0): NumPy may return either zero for maximum(-0, 0), adding +0 makes it +0."""
+    from compiler.evaluate import kernels
+
     quant = op.x.type.quant
     if quant is not None:
         return np.maximum(x, x.dtype.type(quant.zero_point))
-    y = np.maximum(x, x.dtype.type(0))
-    return y
+    return kernels.relu(x)
 
 
 @evaluator("nn.leaky_relu", folds=True, widens=True)
@@ -70,14 +70,18 @@ def silu(op: ops.Silu, x: np.ndarray) -> np.ndarray:
 
 @evaluator("nn.hard_sigmoid", folds=True, widens=True)
 def hard_sigmoid(op: ops.HardSigmoid, x: np.ndarray) -> np.ndarray:
+    from compiler.evaluate import kernels
+
     kind = x.dtype.type
-    return np.clip(x * kind(op.alpha) + kind(op.beta), kind(0), kind(1))
+    return kernels.clip(x * kind(op.alpha) + kind(op.beta), 0.0, 1.0)
 
 
 @evaluator("nn.hard_swish", folds=True, widens=True)
 def hard_swish(op: ops.HardSwish, x: np.ndarray) -> np.ndarray:
+    from compiler.evaluate import kernels
+
     kind = x.dtype.type
-    return x * np.clip(x / kind(6) + kind(0.5), kind(0), kind(1))
+    return x * kernels.clip(x / kind(6) + kind(0.5), 0.0, 1.0)
 
 
 @evaluator("nn.gelu", widens=True)

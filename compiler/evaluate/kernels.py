@@ -12,60 +12,189 @@ import math
 import numpy as np
 from numba import njit
 
+BLOCK = 2048
+"""Elements a dense loop takes at a time: with the sources of four taps they stay in the first-level cache."""
+
 _fast = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 @_fast
-def _first(pad: int, offset: int, stride: int) -> int:
+def _first(pad, offset, stride):
     """The first window whose element at `offset` is inside the image."""
     return max(0, (pad - offset + stride - 1) // stride)
 
 
 @_fast
-def _beyond(size: int, pad: int, offset: int, stride: int, count: int) -> int:
+def _beyond(size, pad, offset, stride, count):
     """One past the last window whose element at `offset` is inside an image of `size` elements."""
     return max(0, min(count, (size - 1 + pad - offset) // stride + 1))
 
 
+# -- planes ----------------------------------------------------------------------------------------------------------
+# A padded plane is stored as stride x stride phases, phase (p, q) holding rows p, p + stride, … and columns likewise,
+# all with one pitch. Then the element under tap (ky, kx) of window (oy, ox) lies at a fixed distance from oy * pitch
+# + ox for all windows: one long dense loop per tap, whatever the stride, over the whole plane, the gaps between rows
+# included.
+
+
 @_fast
-def _multiply_row(target: np.ndarray, source: np.ndarray, weight: float, stride: int) -> None:
+def _phase_shape(oh, ow, kernel, strides, dilations):
+    """Rows and columns of a phase that hold every element some window reads."""
+    rows = oh + (kernel[0] - 1) * dilations[0] // strides[0]
+    columns = ow + (kernel[1] - 1) * dilations[1] // strides[1]
+    return rows, columns
+
+
+@_fast
+def _copy_strided(target, source, stride):
+    """target[i] = source[i * stride]; pairs are read as such, because the compiler then sees the access pattern."""
     if stride == 1:
         for i in range(target.size):
-            target[i] += source[i] * weight
-    elif stride == 2:
-        for i in range(target.size):
-            target[i] += source[2 * i] * weight
-    else:
-        for i in range(target.size):
-            target[i] += source[stride * i] * weight
+            target[i] = source[i]
+        return
+    done = 0
+    if stride == 2:
+        done = min(target.size, source.size // 2)
+        pairs = source[: 2 * done].reshape((done, 2))
+        for i in range(done):
+            target[i] = pairs[i, 0]
+    for i in range(done, target.size):
+        target[i] = source[i * stride]
+
+
+@_fast
+def _fill_phases(plane, phases, strides, pads):
+    """Spread an image over its phases [stride, stride, rows, columns]; elements of the border are left as they are."""
+    height, width = plane.shape
+    _, _, rows, columns = phases.shape
+    for q in range(strides[1]):
+        first = _first(pads[1], q, strides[1])
+        beyond = _beyond(width, pads[1], q, strides[1], columns)
+        start = first * strides[1] + q - pads[1]
+        if first >= beyond:
+            continue
+        for p in range(strides[0]):
+            top, bottom = _first(pads[0], p, strides[0]), _beyond(height, pads[0], p, strides[0], rows)
+            for i in range(top, bottom):
+                source = plane[i * strides[0] + p - pads[0], start:]
+                _copy_strided(phases[p, q, i, first:beyond], source, strides[1])
+
+
+@_fast
+def _tap_offsets(kernel, strides, dilations, rows, columns):
+    """Distance of each tap's elements from the start of the phases."""
+    offsets = np.empty(kernel[0] * kernel[1], np.int64)
+    for ky in range(kernel[0]):
+        for kx in range(kernel[1]):
+            y, x = ky * dilations[0], kx * dilations[1]
+            phase = (y % strides[0]) * strides[1] + x % strides[1]
+            offsets[ky * kernel[1] + kx] = (phase * rows + y // strides[0]) * columns + x // strides[1]
+    return offsets
+
+
+@_fast
+def _weighted_sum(source, offsets, weights, total):
+    """total[i] = sum over taps of source[i + offset] * weight; four taps at a time, in blocks that stay in the
+    cache."""
+    for start in range(0, total.size, BLOCK):
+        part = total[start : start + BLOCK]
+        part[:] = 0
+        tap = 0
+        while tap + 4 <= offsets.size:
+            a, b = source[start + offsets[tap] :], source[start + offsets[tap + 1] :]
+            c, d = source[start + offsets[tap + 2] :], source[start + offsets[tap + 3] :]
+            wa, wb, wc, wd = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+            for i in range(part.size):
+                part[i] += a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd
+            tap += 4
+        while tap < offsets.size:
+            a, wa = source[start + offsets[tap] :], weights[tap]
+            for i in range(part.size):
+                part[i] += a[i] * wa
+            tap += 1
+
+
+@_fast
+def _maximum(source, offsets, total):
+    """total[i] = maximum over taps of source[i + offset]; NaN wins, also once taken."""
+    for start in range(0, total.size, BLOCK):
+        part = total[start : start + BLOCK]
+        first = source[start + offsets[0] :]
+        for i in range(part.size):
+            part[i] = first[i]
+        for tap in range(1, offsets.size):
+            other = source[start + offsets[tap] :]
+            for i in range(part.size):
+                value = other[i]
+                part[i] = value if value > part[i] or value != value else part[i]
+
+
+@_fast
+def _take_windows(total, columns, y):
+    """The windows' values out of the dense loop's rows."""
+    oh, ow = y.shape
+    for oy in range(oh):
+        row = total[oy * columns :]
+        for ox in range(ow):
+            y[oy, ox] = row[ox]
 
 
 @_fast
 def depthwise_nchw(x, w, y, strides, pads, dilations):
-    """y += depthwise convolution of x [n, c, h, w] with w [co, kh, kw]; channel o of y reads channel o // (co / c) of
+    """y = depthwise convolution of x [n, c, h, w] with w [co, kh, kw]; channel o of y reads channel o // (co / c) of
     x."""
-    n, c, height, width = x.shape
+    n, c = x.shape[:2]
     co, kh, kw = w.shape
-    oh, ow = y.shape[2], y.shape[3]
+    oh, ow = y.shape[2:]
     multiplier = co // c
+    rows, columns = _phase_shape(oh, ow, (kh, kw), strides, dilations)
+    offsets = _tap_offsets((kh, kw), strides, dilations, rows, columns)
+    size = strides[0] * strides[1] * rows * columns
+    source = np.zeros(size + columns, x.dtype)
+    phases = source[:size].reshape((strides[0], strides[1], rows, columns))
+    total = np.empty(oh * columns, x.dtype)
     for image in range(n):
-        for o in range(co):
-            plane = x[image, o // multiplier]
-            for oy in range(oh):
-                target = y[image, o, oy]
-                for ky in range(kh):
-                    iy = oy * strides[0] + ky * dilations[0] - pads[0]
-                    if iy < 0 or iy >= height:
-                        continue
-                    for kx in range(kw):
-                        offset = kx * dilations[1]
-                        first = _first(pads[1], offset, strides[1])
-                        beyond = _beyond(width, pads[1], offset, strides[1], ow)
-                        if first < beyond:
-                            start = first * strides[1] + offset - pads[1]
-                            _multiply_row(target[first:beyond], plane[iy, start:], w[o, ky, kx], strides[1])
+        for channel in range(c):
+            _fill_phases(x[image, channel], phases, strides, pads)
+            for o in range(channel * multiplier, (channel + 1) * multiplier):
+                _weighted_sum(source, offsets, w[o].reshape(kh * kw), total)
+                _take_windows(total, columns, y[image, o])
 
 
+@_fast
+def sum_pool_nchw(x, y, kernel, strides, pads, dilations):
+    """y = sums of windows of x [planes, h, w]; padding adds nothing."""
+    oh, ow = y.shape[1:]
+    rows, columns = _phase_shape(oh, ow, kernel, strides, dilations)
+    offsets = _tap_offsets(kernel, strides, dilations, rows, columns)
+    size = strides[0] * strides[1] * rows * columns
+    source = np.zeros(size + columns, x.dtype)
+    phases = source[:size].reshape((strides[0], strides[1], rows, columns))
+    total = np.empty(oh * columns, x.dtype)
+    ones = np.ones(offsets.size, x.dtype)
+    for plane in range(x.shape[0]):
+        _fill_phases(x[plane], phases, strides, pads)
+        _weighted_sum(source, offsets, ones, total)
+        _take_windows(total, columns, y[plane])
+
+
+@_fast
+def max_pool_nchw(x, y, kernel, strides, pads, dilations, lowest):
+    """y = maxima of windows of x [planes, h, w]; padding is `lowest`."""
+    oh, ow = y.shape[1:]
+    rows, columns = _phase_shape(oh, ow, kernel, strides, dilations)
+    offsets = _tap_offsets(kernel, strides, dilations, rows, columns)
+    size = strides[0] * strides[1] * rows * columns
+    source = np.full(size + columns, lowest, x.dtype)
+    phases = source[:size].reshape((strides[0], strides[1], rows, columns))
+    total = np.empty(oh * columns, x.dtype)
+    for plane in range(x.shape[0]):
+        _fill_phases(x[plane], phases, strides, pads)
+        _maximum(source, offsets, total)
+        _take_windows(total, columns, y[plane])
+
+
+# -- pixels ----------------------------------------------------------------------------------------------------------
 @_fast
 def depthwise_nhwc(x, w, y, strides, pads, dilations):
     """y += depthwise convolution of x [n, h, w, c] with w [kh, kw, c]."""
@@ -90,43 +219,10 @@ def depthwise_nhwc(x, w, y, strides, pads, dilations):
 
 
 @_fast
-def _maximum_row(target: np.ndarray, source: np.ndarray, stride: int) -> None:
-    for i in range(target.size):
-        value = source[stride * i]
-        if not value <= target[i]:  # takes NaN as well
-            target[i] = value
-
-
-@_fast
-def _maximum_dense_row(target: np.ndarray, source: np.ndarray) -> None:
+def _maximum_pixel(target, source):
     for i in range(target.size):
         value = source[i]
-        if not value <= target[i]:
-            target[i] = value
-
-
-@_fast
-def max_pool_nchw(x, y, kernel, strides, pads, dilations):
-    """y = max(y, windows of x [planes, h, w]); NaN stays once taken, because nothing compares with it."""
-    planes, height, width = x.shape
-    oh, ow = y.shape[1], y.shape[2]
-    for plane in range(planes):
-        for oy in range(oh):
-            target = y[plane, oy]
-            for ky in range(kernel[0]):
-                iy = oy * strides[0] + ky * dilations[0] - pads[0]
-                if iy < 0 or iy >= height:
-                    continue
-                for kx in range(kernel[1]):
-                    offset = kx * dilations[1]
-                    first = _first(pads[1], offset, strides[1])
-                    beyond = _beyond(width, pads[1], offset, strides[1], ow)
-                    if first < beyond:
-                        start = first * strides[1] + offset - pads[1]
-                        if strides[1] == 1:
-                            _maximum_dense_row(target[first:beyond], x[plane, iy, start:])
-                        else:
-                            _maximum_row(target[first:beyond], x[plane, iy, start:], strides[1])
+        target[i] = value if value > target[i] or value != value else target[i]
 
 
 @_fast
@@ -144,28 +240,7 @@ def max_pool_nhwc(x, y, kernel, strides, pads, dilations):
                     for kx in range(kernel[1]):
                         ix = ox * strides[1] + kx * dilations[1] - pads[1]
                         if 0 <= ix < width:
-                            _maximum_dense_row(y[image, oy, ox], x[image, iy, ix])
-
-
-@_fast
-def sum_pool_nchw(x, y, kernel, strides, pads, dilations):
-    """y += sums of windows of x [planes, h, w]; padding adds nothing."""
-    planes, height, width = x.shape
-    oh, ow = y.shape[1], y.shape[2]
-    one = x.dtype.type(1)
-    for plane in range(planes):
-        for oy in range(oh):
-            for ky in range(kernel[0]):
-                iy = oy * strides[0] + ky * dilations[0] - pads[0]
-                if iy < 0 or iy >= height:
-                    continue
-                for kx in range(kernel[1]):
-                    offset = kx * dilations[1]
-                    first = _first(pads[1], offset, strides[1])
-                    beyond = _beyond(width, pads[1], offset, strides[1], ow)
-                    if first < beyond:
-                        start = first * strides[1] + offset - pads[1]
-                        _multiply_row(y[plane, oy, first:beyond], x[plane, iy, start:], one, strides[1])
+                            _maximum_pixel(y[image, oy, ox], x[image, iy, ix])
 
 
 @_fast
@@ -236,6 +311,37 @@ def im2col_nhwc(x, columns, first_row, kernel, strides, pads, dilations, ow):
                     source = x[iy, ix]
                     for i in range(c):
                         target[i] = source[i]
+
+
+@_fast
+def _relu(x, y):
+    for i in range(x.size):
+        value = x[i]
+        y[i] = value if value > 0 or value != value else 0
+
+
+@_fast
+def _clip(x, y, low, high):
+    for i in range(x.size):
+        value = x[i]
+        value = low if value < low else value
+        y[i] = high if value > high else value
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, +0), NaN kept. NumPy's maximum is several times slower and may give -0."""
+    x = np.asarray(x, order="C")
+    y = np.empty_like(x)
+    _relu(x.reshape(-1), y.reshape(-1))
+    return y
+
+
+def clip(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """min(max(x, low), high), NaN kept."""
+    x = np.asarray(x, order="C")
+    y = np.empty_like(x)
+    _clip(x.reshape(-1), y.reshape(-1), x.dtype.type(low), x.dtype.type(high))
+    return y
 
 
 @njit(cache=True, nogil=True)

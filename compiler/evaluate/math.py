@@ -121,7 +121,9 @@ def clip(op: Op, x: np.ndarray) -> np.ndarray:
         low = limits.min if low <= limits.min else int(np.ceil(low))
         high = limits.max if high >= limits.max else int(np.floor(high))
         return np.minimum(np.maximum(x, x.dtype.type(min(low, limits.max))), x.dtype.type(max(high, limits.min)))
-    return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
+    from compiler.evaluate import kernels
+
+    return kernels.clip(x, low, high)
 
 
 @evaluator("math.cast", folds=True)

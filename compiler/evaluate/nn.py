@@ -179,7 +179,7 @@ def max_pool2d(op: ops.MaxPool2d, x: np.ndarray) -> np.ndarray:
     x = np.ascontiguousarray(x)
     how = (op.kernel, op.strides, op.pads[:2], op.dilations)
     if op.layout == "NCHW":
-        kernels.max_pool_nchw(_planes(x), _planes(y), *how)
+        kernels.max_pool_nchw(_planes(x), _planes(y), *how, y.dtype.type(_lowest(y.dtype)))
     else:
         kernels.max_pool_nhwc(x, y, *how)
     return y
