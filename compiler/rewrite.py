@@ -42,6 +42,8 @@ class _State:
 
     bindings: dict[str, Any] = field(default_factory=dict)
     ops: tuple[Op, ...] = ()
+    shared: bool = False
+    """Whether a value on the way is shared that must not be: no match, but a reason."""
 
     def bound(self, name: str | None, thing: Any) -> _State | None:
         """With `name` standing for `thing`; None if it stands for something else already."""
@@ -52,13 +54,6 @@ class _State:
         return replace(self, bindings={**self.bindings, name: thing})
 
 
-@dataclass
-class _Attempt:
-    """Notes on one attempt: whether it failed on a shared value."""
-
-    shared: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
     """What a value may be. `bind` names it in the match; `where` is a further condition on it."""
@@ -66,7 +61,7 @@ class Pattern:
     bind: str | None = None
     where: Callable[[Any], bool] | None = None
 
-    def matches(self, value: Value | None, state: _State, attempt: _Attempt) -> Iterator[_State]:
+    def matches(self, value: Value | None, state: _State) -> Iterator[_State]:
         """Every way the value fits."""
         if value is not None and self.accepts(value) and (self.where is None or self.where(value)):
             extended = state.bound(self.bind, value)
@@ -89,7 +84,7 @@ class ConstantPattern(Pattern):
 class AbsentPattern(Pattern):
     """An optional operand that is not there."""
 
-    def matches(self, value: Value | None, state: _State, attempt: _Attempt) -> Iterator[_State]:
+    def matches(self, value: Value | None, state: _State) -> Iterator[_State]:
         if value is None:
             yield state
 
@@ -102,17 +97,15 @@ class OpPattern(Pattern):
     operands: dict[str, Pattern] = field(default_factory=dict)
     allow_shared: bool = False
 
-    def matches(self, value: Value | None, state: _State, attempt: _Attempt) -> Iterator[_State]:
+    def matches(self, value: Value | None, state: _State) -> Iterator[_State]:
         op = value.producer if value is not None else None
         if op is None or value is not op.results[0]:
             return
-        found = self.match_op(op, state, attempt)
-        if self.allow_shared or value.has_one_use:
-            yield from found
-        elif next(found, None) is not None:
-            attempt.shared = True
+        if not self.allow_shared and not value.has_one_use:
+            state = replace(state, shared=True)
+        yield from self.match_op(op, state)
 
-    def match_op(self, op: Op, state: _State, attempt: _Attempt) -> Iterator[_State]:
+    def match_op(self, op: Op, state: _State) -> Iterator[_State]:
         """Every way the op itself fits, whatever its uses."""
         if (self.names and op.op_name not in self.names) or (self.where is not None and not self.where(op)):
             return
@@ -121,7 +114,7 @@ class OpPattern(Pattern):
             return
         extended = replace(extended, ops=(*extended.ops, op))
         for slots in self._orders(op):
-            yield from self._match_operands(slots, extended, attempt)
+            yield from self._match_operands(slots, extended)
 
     def _orders(self, op: Op) -> Iterator[list[tuple[Pattern, Value | None]]]:
         """The pattern's operands paired with the op's; commutative ops a second time with the first two swapped."""
@@ -136,14 +129,14 @@ class OpPattern(Pattern):
             yield [(p, given[indices[name]]) for name, p in self.operands.items()]
 
     def _match_operands(
-        self, slots: Sequence[tuple[Pattern, Value | None]], state: _State, attempt: _Attempt
+        self, slots: Sequence[tuple[Pattern, Value | None]], state: _State
     ) -> Iterator[_State]:
         if not slots:
             yield state
             return
         (first, value), *rest = slots
-        for extended in first.matches(value, state, attempt):
-            yield from self._match_operands(rest, extended, attempt)
+        for extended in first.matches(value, state):
+            yield from self._match_operands(rest, extended)
 
 
 def pattern(
@@ -200,10 +193,12 @@ class Match:
 
 def find_match(wanted: OpPattern, op: Op) -> Match | Declined | None:
     """The first way `op` is the root of a match; `Declined` if only a shared value was in the way; None otherwise."""
-    attempt = _Attempt()
-    for state in wanted.match_op(op, _State(), attempt):
-        return Match(op, state.bindings, state.ops)
-    return Declined(SHARED) if attempt.shared else None
+    in_the_way = False
+    for state in wanted.match_op(op, _State()):
+        if not state.shared:
+            return Match(op, state.bindings, state.ops)
+        in_the_way = True
+    return Declined(SHARED) if in_the_way else None
 
 
 # -- rules and counting ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from compiler.ir.core import Constant, Op, Value
-from passes.layout.rules import is_elementwise
+from passes.op_kinds import is_elementwise
 
 
 @dataclass

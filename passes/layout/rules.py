@@ -8,8 +8,7 @@ from typing import Any
 
 from compiler.ir.core import Op, Value
 from compiler.ir.types import Shape, TensorType
-from compiler.ops.activation import Activation, Softmax
-from compiler.ops.math import Binary, Cast, Unary, Where
+from passes.op_kinds import is_elementwise
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -102,11 +101,6 @@ def _move_of(op: Op) -> Move | None:
     if op.op_name in SPATIAL or is_elementwise(op):
         return _nothing
     return _axes if op.op_name.startswith("reduce.") else None
-
-
-def is_elementwise(op: Op) -> bool:
-    """Whether every element of the result depends on the elements at its place only, with broadcasting."""
-    return isinstance(op, Binary | Unary | Where | Cast | Activation) and not isinstance(op, Softmax)
 
 
 def move_attributes(op: Op) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`simplify`: constant folding, identities, movement of elements composed and cancelled, common subexpressions, dead code.
 
 Everything here keeps the meaning of every remaining value, bit for bit except for the sign of a zero. The rules are tables in
-`folding`, `identities` and `movement`; rules for one target are not wanted here.
+`folding`, `identities`, `movement` and `blocks`; rules for one target are not wanted here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import ClassVar
 from compiler.ir.core import Module
 from compiler.pass_context import Pass, PassContext
 from compiler.rewrite import Rule
+from passes.simplify.blocks import BLOCKS
 from passes.simplify.dead_code import remove_dead_code
 from passes.simplify.folding import folding_rules
 from passes.simplify.identities import IDENTITIES
@@ -29,7 +30,7 @@ class Simplify(Pass):
     """Results larger than this are not computed at compile time, unless they are no larger than their operands."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
-        rules: Sequence[Rule] = [*folding_rules(self.max_folded_bytes), *IDENTITIES, *MOVEMENT]
+        rules: Sequence[Rule] = [*folding_rules(self.max_folded_bytes), *IDENTITIES, *MOVEMENT, *BLOCKS]
         merge_equal_constants(module, ctx)
         merged = 1
         while merged:
