@@ -19,6 +19,7 @@ from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
 from compiler.ir.define import find_op
 from compiler.ir.types import DType
 from compiler.ops.graph import Return
+from compiler.ir.verifier import is_subnet
 from compiler.pass_context import Pass, PassContext
 from targets.mlu220.rules import LEGALIZERS, reason_against
 
@@ -38,7 +39,7 @@ class Legalize(Pass):
     def run(self, module: Module, ctx: PassContext) -> None:
         faults: list[Diagnostic] = []
         for function in list(module.functions.values()):
-            if function.attributes.get("device") == "mlu":
+            if is_subnet(function):
                 faults += Lowering(module, function, FLOAT_NAMES[self.float], self.rounding, ctx).run()
         if faults:
             raise CompilerError(faults)

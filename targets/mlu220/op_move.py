@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from compiler.evaluate.registry import evaluator
 
-from compiler.ir.define import Float, Int, Ints, attr, op, operand, result
+from compiler.ir.define import Dict, Float, Int, Ints, attr, op, operand, result
 from compiler.ir.types import TensorType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, View, common_loops
@@ -160,6 +160,7 @@ class Concat(Movement):
 
     xs = operand(variadic=True)
     axis = attr(Int)
+    placement = attr(Dict, default=None)
     y = result()
 
     def check(self) -> Iterable[str]:

@@ -1,0 +1,73 @@
+"""What passes may ask of a target, and how targets are found.
+
+A pass never imports a target and a target never imports a pass: the pass sees this protocol, and the target names its passes
+as pipeline text. Facts of a chip stay behind these questions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+from compiler.errors import did_you_mean, error
+from compiler.ir.core import Module, Op
+
+TARGETS = {"mlu220": "targets.mlu220.target:Mlu220"}
+"""Target name → "module:class". Data: nothing is imported before it is asked for."""
+
+Role = Literal["anchor", "elementwise", "reduction", "movement", "view"]
+Storage = Literal["own", "operand", "result"]
+
+
+class Target(Protocol):
+    """A chip, on a board, with a number of cores."""
+
+    name: str
+    cores: int
+    lanes: int
+    """Channels of a convolution's output at whose multiples the matrix unit is full."""
+    memory_alignment: int
+    """Bytes that every tensor in off-chip memory starts at a multiple of."""
+    memory_bytes: int
+    """Off-chip memory there is."""
+    pipeline: str
+    """Text of the pipeline from a quantised module to scheduled kernels with addresses."""
+
+    def supports(self, op: Op) -> str | None:
+        """None if a neutral op (in the layout and types it has) can run on the chip, else the reason why not."""
+        ...
+
+    def role(self, op: Op) -> Role:
+        """How a legalised op behaves in fusion. anchor: starts a kernel; elementwise: may follow one; reduction: may follow
+        elementwise ops; movement: a kernel of its own; view: names memory, no instructions."""
+        ...
+
+    def reason_against_joining(self, group: Sequence[Op], op: Op) -> str | None:
+        """None if `op` may join a kernel that holds `group`, else why not."""
+        ...
+
+    def storage(self, op: Op) -> Storage:
+        """Where a view's bytes are: own (not a view), operand (result inside operand), result (operands inside result)."""
+        ...
+
+    def schedules(self, kernel: Any, constraints: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """Ways to run a kernel that fit the chip's memories, as values of its attribute `schedule`."""
+        ...
+
+    def kernel_cost(self, kernel: Any, schedule: dict[str, Any]) -> float:
+        """Modelled cycles of a kernel under a schedule."""
+        ...
+
+    def emit(self, module: Module) -> Any:
+        """The offline model of a module after the target's pipeline."""
+        ...
+
+
+def load_target(name: str, **options: Any) -> Target:
+    """A target by name; `options` are those of its class (board, cores). Raises CompilerError E602 for an unknown name."""
+    place = TARGETS.get(name)
+    if place is None:
+        raise error("E602", f"no target is called {name!r}", help=did_you_mean(name, TARGETS))
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)(**options)

@@ -1,0 +1,253 @@
+"""From a scheduled kernel to the instructions of one core: loads, borders, computation and stores, tile by tile.
+
+A pure function of the kernel, its schedule and the placements of what it reads and writes off the chip. Tiles are software
+pipelined in emission order (the loads of the next tile stand before the computation of this one), so that with two buffers
+the queues overlap; `stream` adds the synchronisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from compiler.ir.core import Value
+from compiler.ir.types import DType
+from targets.mlu220 import isa
+from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
+from targets.mlu220.op_base import FILTERS, MluOp
+from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_move import copy_instructions
+from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule, KernelShape, Parameter
+
+WRAM_SLOTS = 1 << 16
+"""Slot numbers of parameters start here, so that they never meet those of tile buffers."""
+
+
+class Sink(Protocol):
+    """Where instructions go: a `Stream`, or a recorder for cost."""
+
+    tag: int
+
+    def add(self, instruction: isa.Instruction, writes: Sequence[int], reads: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What a kernel sees off the chip: views of its operands, results and constants, and where filters were staged."""
+
+    view: Callable[[Value], View]
+    """View of a region argument, of a constant read by tiles or channels, or of a kernel result (by its yielded value)."""
+    filters: Callable[[Parameter], tuple[int, int]]
+    """(space, offset) of a parameter's packed filters: constants, or SRAM where the memory core put them."""
+    tags: Mapping[MluOp, int]
+
+
+@dataclass(frozen=True)
+class Tile:
+    number: int
+    block: int
+    first_of_block: bool
+    box: Box
+
+
+class CoreEmitter:
+    """Emits one core's share of one kernel."""
+
+    def __init__(self, sink: Sink, shape: KernelShape, schedule: KernelSchedule, outside: Outside) -> None:
+        self.sink = sink
+        self.shape = shape
+        self.schedule = schedule
+        self.outside = outside
+        self.slot_of = dict(zip(shape.values, schedule.slot_of, strict=True))
+        self.demands: dict[int, dict[Value, Box]] = {}
+        self.padding = self._padding_values()
+
+    def _padding_values(self) -> dict[Value, float]:
+        """What lies outside the tensor of each value that some op pads."""
+        found: dict[Value, float] = {}
+        for op in self.shape.ops:
+            for i, value in enumerate(op.operands):
+                if value is not None and op.parameter(i) is None:
+                    found[value] = op.pad_value(i)
+        return found
+
+    def tiles(self, part: Box) -> list[Tile]:
+        found: list[Tile] = []
+        blocks: list[Interval] = self.schedule.blocks(part) if part else [(0, 1)]
+        for number, block in enumerate(blocks):
+            boxes = list(self.schedule.tiles(part, block)) if part else [()]
+            found += [Tile(len(found) + i, number, i == 0, box) for i, box in enumerate(boxes)]
+        return found
+
+    def run(self, part: Box) -> None:
+        """Emit all tiles of a part of the domain."""
+        tiles = self.tiles(part)
+        ahead = 1 if self.schedule.buffers > 1 else 0
+        for tile in tiles[:ahead]:
+            self.load(tile)
+        for index, tile in enumerate(tiles):
+            if index + ahead < len(tiles):
+                self.load(tiles[index + ahead])
+            self.compute(tile)
+            self.store(tile)
+
+    # -- one tile -------------------------------------------------------------------------------------------------------
+    def load(self, tile: Tile) -> None:
+        """Bring parameters (at the start of a channel block) and inputs on chip."""
+        demand = self.demands[tile.number] = self.shape.demand(tile.box)
+        if tile.first_of_block:
+            for index, parameter in enumerate(self.shape.parameters):
+                self._tag(parameter.op)
+                self._load_parameter(index, parameter, tile, demand)
+        for value in self.shape.values:
+            if value.producer is None and value in demand:
+                self._tag(next(iter(op for op in self.shape.ops if value in op.inputs)))
+                self._load_input(value, tile, demand[value])
+
+    def compute(self, tile: Tile) -> None:
+        demand = self.demands[tile.number]
+        for op in self.shape.ops:
+            result = op.results[0]
+            if result not in demand:
+                continue
+            self._tag(op)
+            buffer = self._buffer(result, tile, demand[result])
+            inner = clip(demand[result], result.type.static_shape)
+            self._fill_border(result, buffer, demand[result], inner)
+            if not volume(inner):
+                continue
+            inputs: list[View | None] = []
+            for i, (value, box) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
+                if value is None or box is None:
+                    inputs.append(None)
+                elif op.parameter(i) is not None:
+                    inputs.append(self._parameter_view(op, i, tile, box))
+                else:
+                    inputs.append(_inside(self._buffer(value, tile, demand[value]), demand[value], box))
+            op.emit_tile(self.sink, _inside(buffer, demand[result], inner), inputs)
+
+    def store(self, tile: Tile) -> None:
+        demand = self.demands.pop(tile.number)
+        for value in self.shape.outputs:
+            producer = value.producer
+            assert isinstance(producer, MluOp)
+            self._tag(producer)
+            box = self.shape._output_box(value, tile.box)
+            source = _inside(self._buffer(value, tile, demand[value]), demand[value], box)
+            target = _inside(self.outside.view(value), whole(value.type.static_shape), box)
+            for instruction in copy_instructions(target, source):
+                self.sink.add(instruction, [], [source.slot])
+
+    # -- pieces ---------------------------------------------------------------------------------------------------------
+    def _tag(self, op: MluOp) -> None:
+        self.sink.tag = self.outside.tags.get(op, -1)
+
+    def _buffer(self, value: Value, tile: Tile, box: Box) -> View:
+        slot = self.slot_of[value]
+        offset, size = self.schedule.slots[slot]
+        copy = tile.number % self.schedule.buffers
+        shape = box_shape(box)
+        dtype = value.type.dtype
+        return View(isa.NRAM, offset + copy * size, shape, dense_strides(shape, dtype.size), dtype, 2 * slot + copy)
+
+    def _load_input(self, value: Value, tile: Tile, box: Box) -> None:
+        buffer = self._buffer(value, tile, box)
+        inner = clip(box, value.type.static_shape)
+        self._fill_border(value, buffer, box, inner)
+        if volume(inner):
+            source = _inside(self.outside.view(value), whole(value.type.static_shape), inner)
+            for instruction in copy_instructions(_inside(buffer, box, inner), source):
+                self.sink.add(instruction, [buffer.slot], [])
+
+    def _fill_border(self, value: Value, buffer: View, box: Box, inner: Box) -> None:
+        """Fill what of `box` lies outside `inner`, axis by axis."""
+        if box == inner:
+            return
+        bits = fill_bits(self.padding.get(value, 0.0), value.type.dtype)
+        remaining = list(box)
+        for axis, ((low, high), (inner_low, inner_high)) in enumerate(zip(box, inner, strict=True)):
+            if inner_high <= inner_low:
+                self._fill(_inside(buffer, box, tuple(remaining)), bits)
+                return
+            for piece in ((low, inner_low), (inner_high, high)):
+                if piece[1] > piece[0]:
+                    self._fill(_inside(buffer, box, (*remaining[:axis], piece, *remaining[axis + 1 :])), bits)
+            remaining[axis] = (inner_low, inner_high)
+
+    def _fill(self, view: View, bits: int) -> None:
+        loops = common_loops([view])
+        run = view.itemsize
+        if loops and loops[-1].strides == (view.itemsize,):
+            run = loops.pop().count * view.itemsize
+        if len(loops) > 3:
+            raise ValueError("a border of more than three strided axes")
+        counts = [1] * (3 - len(loops)) + [loop.count for loop in loops]
+        strides = [0] * (3 - len(loops)) + [loop.strides[0] for loop in loops]
+        instruction = isa.Fill(
+            dst=view.address, element_size=view.itemsize, value=bits, run=run, n0=counts[0], n1=counts[1], n2=counts[2],
+            dst_stride0=strides[0], dst_stride1=strides[1], dst_stride2=strides[2],
+        )  # fmt: skip
+        self.sink.add(instruction, [view.slot], [])
+
+    def _parameter_place(self, index: int, tile: Tile) -> tuple[int, int]:
+        """(offset, slot) of a parameter's copy for this tile's channel block."""
+        offset, size, copies = self.schedule.parameters[index]
+        copy = tile.block % copies
+        return offset + copy * size, WRAM_SLOTS + 2 * index + copy
+
+    def _load_parameter(self, index: int, parameter: Parameter, tile: Tile, demand: dict[Value, Box]) -> None:
+        box = self.shape.parameter_box(parameter, demand)
+        address, slot = self._parameter_place(index, tile)
+        if parameter.kind == FILTERS:
+            self._load_filters(parameter, box, address, slot)
+            return
+        shape = box_shape(box)
+        dtype = parameter.value.type.dtype
+        target = View(isa.NRAM, address, shape, dense_strides(shape, dtype.size), dtype, slot)
+        source = _inside(self.outside.view(parameter.value), whole(parameter.value.type.static_shape), box)
+        for instruction in copy_instructions(target, source):
+            self.sink.add(instruction, [slot], [])
+
+    def _load_filters(self, parameter: Parameter, box: Box, address: int, slot: int) -> None:
+        op = parameter.op
+        assert isinstance(op, Conv2d)
+        space, base = self.outside.filters(parameter)
+        low, high = box[0]
+        if low % CHANNEL_GROUP:
+            raise ValueError(f"filters are cut at channel {low}, which is inside a group of {CHANNEL_GROUP}")
+        start = op.filter_bytes(low) if low else 0
+        size = op.filter_bytes(high - low)
+        self.sink.add(isa.Copy(dst=(isa.WRAM, address), src=(space, base + start), run=size), [slot], [])
+
+    def _parameter_view(self, op: MluOp, index: int, tile: Tile, box: Box) -> View:
+        for number, parameter in enumerate(self.shape.parameters):
+            if parameter.op is op and parameter.index == index:
+                address, slot = self._parameter_place(number, tile)
+                space = isa.WRAM if parameter.kind == FILTERS else isa.NRAM
+                shape = box_shape(box)
+                dtype = parameter.value.type.dtype
+                return View(space, address, shape, dense_strides(shape, dtype.size), dtype, slot)
+        raise KeyError(f"{op.op_name} has no parameter {index}")
+
+
+def _inside(view: View, box: Box, inner: Box) -> View:
+    """The part `inner` of a view that covers `box`."""
+    offset = [low - start for (low, _), (start, _) in zip(inner, box, strict=True)]
+    return view.sub(offset, box_shape(inner))
+
+
+def fill_bits(value: float, dtype: DType) -> int:
+    """The bits of a fill value as the word a `fill` holds."""
+    if dtype.is_float:
+        array = np.asarray(value, dtype.numpy)
+    else:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no {dtype} form")
+        array = np.asarray(int(value), dtype.numpy)
+    if array.itemsize == 4:
+        return int(array.view(np.int32))
+    return int(array.view(np.uint16 if array.itemsize == 2 else np.uint8))

@@ -1,0 +1,288 @@
+"""How a kernel is cut into tiles, and where its values lie on chip while a tile is computed.
+
+`KernelShape` is what a kernel asks for, whatever the schedule: which axes may be cut, which box of every value a box of the
+result needs, which operands are parameters. `KernelSchedule` is one way to run it, exactly as printed in the kernel's
+`schedule` attribute. `allocate` gives the buffers of a way their places, or says that they do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from compiler.ir.core import Argument, Constant, Value
+from compiler.ops.graph import Kernel
+from targets.mlu220.boxes import Box, Interval, box_shape, clip, cut, hull, split_evenly, volume, whole
+from targets.mlu220.hardware import Board
+from targets.mlu220.op_base import FILTERS, MluOp
+from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_move import Concat, Transpose
+from targets.mlu220.op_vector import Reduce
+
+ALIGNMENT = 128
+"""Bytes that every on-chip buffer starts at a multiple of (MLU220.md 1.4, the vector operand rule [C])."""
+
+CHANNEL_GROUP = 64
+"""Output channels are cut at multiples of the matrix unit's lanes, so that packed filters are cut between panels."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An operand loaded once per channel block."""
+
+    op: MluOp
+    index: int
+    value: Value
+    kind: str
+
+
+class KernelShape:
+    """The demands of a kernel's region."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.block = kernel.body.block
+        self.ops: list[MluOp] = [op for op in self.block if op.op_name != "graph.yield"]  # type: ignore[misc]
+        self.outputs: list[Value] = self.block.terminator.inputs
+        self.domain: Value = max(self.outputs, key=lambda v: (v.type.elements, -self.outputs.index(v)))
+        self.shape = self.domain.type.static_shape
+
+    @cached_property
+    def values(self) -> list[Value]:
+        """Arguments, constants read tile by tile, and results, in a fixed order."""
+        constants = [
+            v for op in self.ops for i, v in enumerate(op.operands) if isinstance(v, Constant) and not op.parameter(i)
+        ]
+        parameters = {p.value for p in self.parameters}
+        arguments = [a for a in self.block.arguments if a not in parameters or self._read_as_tile(a)]
+        return [*arguments, *dict.fromkeys(constants), *(op.results[0] for op in self.ops)]
+
+    def _read_as_tile(self, argument: Argument) -> bool:
+        return any(not isinstance(op, MluOp) or op.parameter(i) is None for op, i in argument.uses)
+
+    @cached_property
+    def parameters(self) -> list[Parameter]:
+        found = []
+        for op in self.ops:
+            for i, value in enumerate(op.operands):
+                kind = op.parameter(i) if value is not None else None
+                if kind is not None and value is not None:
+                    found.append(Parameter(op, i, value, kind))
+        return found
+
+    @cached_property
+    def whole_axes(self) -> frozenset[int]:
+        """Axes of the domain that no tile may cut."""
+        axes: set[int] = set()
+        rank = len(self.shape)
+        for op in self.ops:
+            if isinstance(op, Reduce) or (isinstance(op, Conv2d) and op.groups > 1):
+                axes.add(rank - 1)
+            elif isinstance(op, Concat):
+                axes.add(op.axis)
+            elif isinstance(op, Transpose):
+                axes.add(rank - 1)
+        return frozenset(axes)
+
+    def demand(self, box: Box) -> dict[Value, Box]:
+        """Per value of the region, the box (not clipped) that a box of the domain needs of it."""
+        wanted: dict[Value, Box] = {}
+        for value in self.outputs:
+            wanted[value] = self._output_box(value, box)
+        for op in reversed(self.ops):
+            result = op.results[0]
+            if result not in wanted:
+                continue
+            inner = clip(wanted[result], result.type.static_shape)
+            for i, (value, needed) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
+                if value is not None and needed is not None and op.parameter(i) is None:
+                    wanted[value] = hull(wanted.get(value), needed)
+        return wanted
+
+    def _output_box(self, value: Value, box: Box) -> Box:
+        shape = value.type.static_shape
+        if shape == self.shape:
+            return box
+        if shape == (*self.shape[:-1], 1):
+            return (*box[:-1], (0, 1))
+        raise ValueError(f"output {value.name!r} of shape {shape} does not follow the kernel's {self.shape}")
+
+    def parameter_box(self, parameter: Parameter, demand: dict[Value, Box]) -> Box:
+        """The part of a parameter that a tile with these demands needs."""
+        result = parameter.op.results[0]
+        box = parameter.op.input_boxes(clip(demand[result], result.type.static_shape))[parameter.index]
+        assert box is not None
+        return box
+
+
+def parameter_bytes(parameter: Parameter, box: Box) -> int:
+    """On-chip bytes of the part `box` of a parameter."""
+    if parameter.kind == FILTERS:
+        assert isinstance(parameter.op, Conv2d)
+        return parameter.op.filter_bytes(box[0][1] - box[0][0])
+    return volume(box) * parameter.value.type.dtype.size
+
+
+@dataclass(frozen=True)
+class KernelSchedule:
+    """One way to run a kernel; every field is printed in the IR.
+
+    split: axis cut over the cores (-1: one core). tile: sizes per axis of the domain. buffers: 1, or 2 for double
+    buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset, bytes)
+    of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of `KernelShape.values`
+    (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM otherwise.
+    """
+
+    split: int
+    cores: int
+    tile: tuple[int, ...]
+    buffers: int
+    weights: str
+    slots: tuple[tuple[int, int], ...] = ()
+    slot_of: tuple[int, ...] = ()
+    parameters: tuple[tuple[int, int, int], ...] = ()
+
+    def to_attribute(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(kernel: Kernel) -> KernelSchedule:
+        return KernelSchedule(**kernel.schedule)
+
+    def parts(self, shape: Sequence[int], granule: int) -> list[Box]:
+        """The box of the domain that each core computes; cores without work are left out."""
+        box = whole(shape)
+        if self.split < 0:
+            return [box]
+        return [
+            (*box[: self.split], piece, *box[self.split + 1 :])
+            for piece in split_evenly(box[self.split], self.cores, granule)
+        ]
+
+    def blocks(self, part: Box) -> list[Interval]:
+        """The channel blocks (last axis) of a core's part, in order."""
+        return cut(part[-1], self.tile[-1]) if part else []
+
+    def tiles(self, part: Box, block: Interval) -> Iterator[Box]:
+        """The tiles of a channel block, row-major."""
+        axes = [cut(interval, size) for interval, size in zip(part[:-1], self.tile[:-1], strict=True)]
+
+        def walk(chosen: tuple[Interval, ...]) -> Iterator[Box]:
+            if len(chosen) == len(axes):
+                yield (*chosen, block)
+                return
+            for interval in axes[len(chosen)]:
+                yield from walk((*chosen, interval))
+
+        yield from walk(())
+
+
+def granule(shape: KernelShape, axis: int) -> int:
+    """Cores' parts along an axis start at multiples of this."""
+    has_filters = any(p.kind == FILTERS for p in shape.parameters)
+    return CHANNEL_GROUP if has_filters and axis == len(shape.shape) - 1 else 1
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def sample_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
+    """Tiles whose demands bound all others: first, middle and last along every axis."""
+    boxes = []
+    for position in (0.0, 0.5, 1.0):
+        box = []
+        for size, d in zip(tile, shape.shape, strict=True):
+            low = int(position * max(d - size, 0))
+            box.append((low, min(low + size, d)))
+        boxes.append(tuple(box))
+    return list(dict.fromkeys(boxes))
+
+
+def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> KernelSchedule | None:
+    """The schedule with places for its buffers, or None if they do not fit NRAM and WRAM."""
+    tiles = sample_tiles(shape, schedule.tile)
+    demands = [shape.demand(tile) for tile in tiles]
+    blocks = len(cut((0, shape.shape[-1]), schedule.tile[-1])) if shape.shape else 1
+    copies = schedule.buffers if blocks > 1 else 1
+    parameters, nram, wram = [], 0, 0
+    for parameter in shape.parameters:
+        size = aligned(max(parameter_bytes(parameter, shape.parameter_box(parameter, d)) for d in demands))
+        if parameter.kind == FILTERS:
+            parameters.append((wram, size, copies))
+            wram += size * copies
+        else:
+            parameters.append((nram, size, copies))
+            nram += size * copies
+    sizes = [
+        max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values
+    ]
+    slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands)
+    slots = []
+    for size in slot_sizes:
+        slots.append((nram, size))
+        nram += size * schedule.buffers
+    if nram > board.nram_usable_bytes or wram > board.wram_bytes:
+        return None
+    return KernelSchedule(
+        schedule.split, schedule.cores, schedule.tile, schedule.buffers, schedule.weights,
+        tuple(slots), tuple(slot_of), tuple(parameters),
+    )  # fmt: skip
+
+
+def _assign_slots(shape: KernelShape, sizes: list[int], demands: list[dict[Value, Box]]) -> tuple[list[int], list[int]]:
+    """A slot per value: elementwise results take their operand's place; slots of dead intermediates are used again.
+
+    Inputs and outputs keep slots of their own, so that loads and stores of neighbouring tiles overlap the computation.
+    """
+    index_of = {v: i for i, v in enumerate(shape.values)}
+    last_use = {v: step for step, op in enumerate(shape.ops) for v in op.inputs}
+    pinned = {*shape.outputs, *(v for v in shape.values if v.producer is None)}
+    slot_of = [-1] * len(sizes)
+    slots: list[int] = []
+    free: list[int] = []
+
+    def new_slot(size: int) -> int:
+        fitting = [s for s in free if slots[s] >= size]
+        if fitting:
+            best = min(fitting, key=lambda s: (slots[s], s))
+            free.remove(best)
+            return best
+        slots.append(size)
+        return len(slots) - 1
+
+    for v in shape.values:
+        if v.producer is None:
+            slots.append(sizes[index_of[v]])
+            slot_of[index_of[v]] = len(slots) - 1
+    for step, op in enumerate(shape.ops):
+        result = op.results[0]
+        first = op.operands[0] if op.operands else None
+        dying = [v for v in dict.fromkeys(op.inputs) if v in index_of and last_use[v] == step and v not in pinned]
+        if op.in_place and first in dying and _same_place(first, result, demands):
+            slot = slot_of[index_of[first]]
+            dying.remove(first)
+        elif result in pinned:
+            slots.append(sizes[index_of[result]])
+            slot = len(slots) - 1
+        else:
+            slot = new_slot(sizes[index_of[result]])
+        slot_of[index_of[result]] = slot
+        free += [slot_of[index_of[v]] for v in dying]
+    return slot_of, slots
+
+
+def _same_place(first: Value, result: Value, demands: list[dict[Value, Box]]) -> bool:
+    """Whether two values have the same element size and the same box in every tile, nothing of it outside the tensor."""
+    return first.type.dtype.size == result.type.dtype.size and all(
+        d.get(first) == d.get(result) == clip(d[result], result.type.static_shape) for d in demands
+    )
+
+
+def tile_count(shape: KernelShape, schedule: KernelSchedule) -> int:
+    """Tiles of the busiest core."""
+    part = max(schedule.parts(shape.shape, granule(shape, schedule.split)), key=volume)
+    return math.prod(-(-s // t) for s, t in zip(box_shape(part), schedule.tile, strict=True))
