@@ -308,6 +308,9 @@ class _Builder:
             cls = self.op_class(statement, name)
             given = self.checked_attributes(statement, cls, attributes)
             place = self.location(tail, location)
+            declared = cls.signature.results
+            if result_types is None and not names and (not declared or declared[-1].variadic):
+                result_types = []
             if len(self.faults) == faults:
                 self.check_counts(statement, name, names, result_types)
                 if result_types is not None or not self.broken.intersection(v for v in values if v is not None):

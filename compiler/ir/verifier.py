@@ -317,7 +317,7 @@ class _Checker:
             return
         messages = list(op.signature.faults(op))
         self.found += [self.excerpts.fault("E304", m, op, _operands_meant(op, m)) for m in messages]
-        if not messages and all(v.type.is_static for v in op.inputs):
+        if not messages:
             self.inferred_types(op)
 
     def inferred_types(self, op: Op) -> None:
@@ -330,12 +330,20 @@ class _Checker:
             return
         types: Sequence[TensorType] = [inferred] if isinstance(inferred, TensorType) else list(inferred)
         recorded = [r.type for r in op.results]
-        if list(types) != recorded:
+        if len(types) != len(recorded) or not all(map(_agrees, recorded, types)):
             wanted = ", ".join(map(type_text, types))
             message = f"result type is {', '.join(map(type_text, recorded))}, its operands give {wanted}"
             slots = list(range(min(len(op._operands), MAX_OPERANDS_SHOWN)))
             help = "call infer_again() after changing operands"
             self.found.append(self.excerpts.fault("E307", message, op, slots, help))
+
+
+def _agrees(recorded: TensorType, inferred: TensorType) -> bool:
+    """Whether a recorded type is what a rule gives; a dimension the rule does not know may be known."""
+    if recorded == inferred:
+        return True
+    same = len(recorded.shape) == len(inferred.shape) and recorded.with_shape(()) == inferred.with_shape(())
+    return same and all(b is None or a == b for a, b in zip(recorded.shape, inferred.shape, strict=True))
 
 
 def _operands_meant(op: Op, message: str) -> list[int]:
