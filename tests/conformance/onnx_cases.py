@@ -100,7 +100,7 @@ def _array(given: Any) -> np.ndarray:
 
 def _import(model: onnx.ModelProto, arrays: list[np.ndarray], folder: Path) -> tuple[Module, list[np.ndarray]]:
     """The module with as few inputs made constants as needed, and the arrays of the inputs that are left."""
-    first: CompilerError | None = None
+    declined: CompilerError | None = None
     given = {t.name for t in model.graph.initializer}
     names = [i.name for i in model.graph.input if i.name not in given][: len(arrays)]
     for kept in dict.fromkeys((len(arrays), 1, 0)):
@@ -114,9 +114,9 @@ def _import(model: onnx.ModelProto, arrays: list[np.ndarray], folder: Path) -> t
         try:
             return load(path, shapes), arrays[:kept]
         except CompilerError as fault:
-            first = first or fault
-    assert first is not None
-    raise first
+            declined = fault if kept or declined is None else declined
+    assert declined is not None
+    raise declined
 
 
 def main() -> None:

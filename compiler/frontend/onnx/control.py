@@ -78,6 +78,7 @@ def eye_like(n: Node) -> Value:
 @converter("If")
 def if_node(n: Node) -> Inline:
     """The branch a known condition chooses."""
+    n.ignore("then_branch", "else_branch")
     if n.known(0) is None:
         raise Unsupported(
             "its condition depends on the network's data",
@@ -90,6 +91,7 @@ def if_node(n: Node) -> Inline:
 @converter("Loop")
 def loop(n: Node) -> Any:
     """A loop whose rounds are known at import, unrolled."""
+    n.ignore("body", *range(2, len(n.inputs)))
     trips, condition = n.known(0), n.known(1)
     unknown = (n.optional(0) is not None and trips is None) or (n.optional(1) is not None and condition is None)
     if unknown or (trips is None and condition is None):

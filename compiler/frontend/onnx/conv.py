@@ -175,6 +175,7 @@ def _fit_windows(n: Node, window: Window, spatial: Sequence[int]) -> list[int]:
 
 @converter("MaxPool")
 def max_pool(n: Node) -> Value:
+    n.ignore("storage_order")
     x = n.input(0)
     spatial = x.type.static_shape[2:]
     window = read_window(n, n.required("kernel_shape"), spatial)

@@ -88,7 +88,9 @@ def body_of_operator(node: Node, domain: str, opset: int) -> onnx.FunctionProto 
 
 
 def _newest(versions: Iterable[int], opset: int) -> int | None:
-    return max((v for v in versions if v <= opset), default=None)
+    """The newest body not newer than the opset, or else the oldest: a body imports its own opset."""
+    known = sorted(versions)
+    return max((v for v in known if v <= opset), default=known[0] if known else None)
 
 
 _ELEMENT_CODES = {

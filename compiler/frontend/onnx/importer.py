@@ -213,7 +213,10 @@ class Importer:
         functions.check_node(proto, scope.opsets, self.model.ir_version)
         found = find_converter(proto.op_type, opset, domain)
         if found is not None:
-            return found(node)
+            answer = found(node)
+            if unread := node.unread():
+                raise Unsupported(f"has {', '.join(unread)}, which this converter does not know", functions.CUT)
+            return answer
         body = functions.body_of_operator(node, domain, opset)
         if body is not None:
             return functions.inline_function(body, node, {**scope.opsets, **reader.opsets_of(body.opset_import)})

@@ -106,6 +106,7 @@ def clip(n: Node) -> Value:
 
 @converter("Cast", "CastLike")
 def cast(n: Node) -> Value:
+    n.ignore("saturate", "round_mode")  # both speak of 8-bit floats, which are refused
     x = n.input(0)
     if n.proto.op_type == "CastLike":
         target = n.input(1).type.dtype

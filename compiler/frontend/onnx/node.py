@@ -66,6 +66,7 @@ class Node:
         self.opset = opset
         self._read_tensor = read_tensor
         self._attributes = {a.name: a for a in proto.attribute}
+        self._read: set[str | int] = set()
 
     # -- inputs ------------------------------------------------------------------------------------------------------
     def input(self, index: int) -> Value:
@@ -76,6 +77,7 @@ class Node:
         return value
 
     def optional(self, index: int) -> Value | None:
+        self._read.add(index)
         return self.inputs[index] if index < len(self.inputs) else None
 
     def known(self, index: int) -> np.ndarray | None:
@@ -105,10 +107,12 @@ class Node:
 
     # -- attributes --------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
+        self._read.add(name)
         return name in self._attributes
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute as number, str, tuple, array (tensors) or GraphProto; `default` when absent."""
+        self._read.add(name)
         proto = self._attributes.get(name)
         if proto is None:
             return default
@@ -127,6 +131,27 @@ class Node:
         if name not in self._attributes:
             raise Malformed(f"attribute {name!r} is missing")
         return self.attribute(name)
+
+    def ignore(self, *names: str | int) -> None:
+        """Attributes and inputs (by position) that do not matter to a compiled network."""
+        self._read.update(names)
+
+    def unread(self) -> list[str]:
+        """What the node says and its converter did not ask about, as text. Attributes at their default do not count."""
+        found = [f"input {i}" for i, v in enumerate(self.inputs) if v is not None and i not in self._read]
+        return found + [
+            f"attribute {name!r}" for name, proto in self._attributes.items()
+            if name not in self._read and not self._is_default(name, proto)
+        ]  # fmt: skip
+
+    def _is_default(self, name: str, proto: onnx.AttributeProto) -> bool:
+        if not onnx.defs.has(self.proto.op_type, self.opset, self.proto.domain):
+            return False
+        declared = onnx.defs.get_schema(self.proto.op_type, self.opset, self.proto.domain).attributes.get(name)
+        default = declared.default_value if declared is not None else None
+        if default is None or not default.type:
+            return False
+        return onnx.helper.get_attribute_value(default) == onnx.helper.get_attribute_value(proto)
 
     def axes_attribute_or_input(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
         """Axes as newer opsets give them (an input) or as older ones do (an attribute); None when neither is there."""

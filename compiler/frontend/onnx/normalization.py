@@ -18,6 +18,7 @@ def batch_norm(n: Node) -> Value:
         raise Unsupported("is in training mode", INFERENCE)
     if n.opset < 9 and not n.attribute("spatial", 1):
         raise Unsupported("normalises every pixel by its own statistics (spatial = 0)", INFERENCE)
+    n.ignore("momentum")
     scale, bias, mean, var = (n.input(i) for i in range(1, 5))
     return n.emit(
         normalization.BatchNorm, n.input(0), scale, bias, mean, var, epsilon=n.attribute("epsilon", 1e-5),
@@ -33,6 +34,7 @@ def instance_norm(n: Node) -> Value:
 
 @converter("LayerNormalization")
 def layer_norm(n: Node) -> list[Value | None]:
+    n.ignore("stash_type")
     x, axis, epsilon = n.input(0), n.attribute("axis", -1), n.attribute("epsilon", 1e-5)
     y = n.emit(normalization.LayerNorm, x, n.optional(1), n.optional(2), axis=axis, epsilon=epsilon)
     if not (n.has_output(1) or n.has_output(2)):
@@ -47,6 +49,7 @@ def layer_norm(n: Node) -> list[Value | None]:
 
 @converter("RMSNormalization")
 def rms_norm(n: Node) -> Value:
+    n.ignore("stash_type")
     return n.emit(
         normalization.RmsNorm, n.input(0), n.optional(1), axis=n.attribute("axis", -1),
         epsilon=n.attribute("epsilon", 1e-5),
@@ -55,6 +58,7 @@ def rms_norm(n: Node) -> Value:
 
 @converter("GroupNormalization", since=21)
 def group_norm(n: Node) -> Value:
+    n.ignore("stash_type")
     return n.emit(
         normalization.GroupNorm, n.input(0), n.input(1), n.input(2), groups=n.required("num_groups"),
         epsilon=n.attribute("epsilon", 1e-5),
@@ -80,6 +84,7 @@ def lp_normalization(n: Node) -> Value:
 @converter("Dropout")
 def dropout(n: Node) -> list[Value | None]:
     """Nothing at inference. The mask output is all true."""
+    n.ignore("ratio", "seed", 1)
     training = n.known(2)
     if n.optional(2) is not None and (training is None or training.item()):
         raise Unsupported("is in training mode", INFERENCE)

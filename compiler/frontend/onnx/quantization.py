@@ -1,1 +1,183 @@
-"""Converters of quantise and dequantise nodes (the QDQ form)."""
+"""Converters of quantised models: QuantizeLinear and DequantizeLinear pairs, and the integer operators they replace.
+
+A tensor between the two carries a quantised type with the model's own step and zero point, so that imported scales
+survive. Integer operators (ConvInteger, QLinearConv, …) become the same float computation between dequantise and
+quantise, which is their meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from compiler.frontend.onnx import conv, reader
+from compiler.frontend.onnx.node import Node, Unsupported
+from compiler.frontend.onnx.registry import converter
+from compiler.frontend.onnx.tensor import normal_axis
+from compiler.ir.core import Constant, Value
+from compiler.ir.types import DType, QuantType, TensorType, position_and_scale
+from compiler.ops import math, nn, quant, reduce, tensor
+from compiler.ops.shapes import STORED
+
+PER_TENSOR = "quantise with one scale per tensor, or one per output channel for weights, and a constant zero point"
+
+
+def quant_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> QuantType:
+    """The type of integers with ONNX's scale and zero point; per-axis scales become a constant of the module."""
+    zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
+    if (zeros != zeros[0]).any():
+        raise Unsupported("has different zero points per channel", PER_TENSOR)
+    if n.attribute("block_size", 0) or scale.ndim > 1:
+        raise Unsupported("has scales per block", PER_TENSOR)
+    if storage not in STORED:
+        raise Unsupported(f"stores integers as {storage}", PER_TENSOR)
+    if scale.size == 1:
+        step = float(scale.reshape(-1)[0])
+        position, chip_scale = position_and_scale(step * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
+        return QuantType(storage, position, chip_scale, zero_point=int(zeros[0]), step=step)
+    position, _ = position_and_scale(float(scale.max()) * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
+    scales = np.divide(np.ldexp(1.0, position), scale.astype(np.float64)).astype(np.float32)
+    params = n.builder.module.add_constant(n.builder.fresh_name(f"{n.proto.output[0]}.scales"), scales)
+    return QuantType(storage, position, axis=axis, params=params.name, zero_point=int(zeros[0]))
+
+
+def _parameters(n: Node, first: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scale and zero point, inputs `first` and `first + 1`."""
+    scale = n.array(first, "the scale")
+    return scale, None if n.optional(first + 1) is None else n.array(first + 1, "the zero point")
+
+
+def _axis(n: Node, rank: int, scale: np.ndarray) -> int:
+    axis = n.attribute("axis", 1)
+    return normal_axis(axis, rank) if scale.size > 1 else 0
+
+
+# -- the pair ----------------------------------------------------------------------------------------------------------
+@converter("QuantizeLinear")
+def quantize_linear(n: Node) -> Value:
+    x = n.input(0)
+    n.ignore("saturate", "precision")
+    scale, zero = _parameters(n, 1)
+    code = n.attribute("output_dtype", 0)
+    storage = reader.dtype_of(code) if code else DType.of(zero.dtype) if zero is not None else DType.U8
+    if storage is None:
+        raise Unsupported(f"makes {reader.dtype_name(code)}", "quantise to 8 or 16 bits")
+    return quantize(n, x, quant_type(n, storage, scale, zero, _axis(n, x.type.rank, scale)))
+
+
+def quantize(n: Node, x: Value, type: QuantType) -> Value:
+    if x.type.dtype is not DType.F32:
+        x = n.emit(math.Cast, x, to=DType.F32)
+    return n.emit(quant.Quantize, n.builder.registered(x), types=[TensorType(x.type.shape, type.storage, type)])
+
+
+@converter("DequantizeLinear")
+def dequantize_linear(n: Node) -> Value:
+    n.ignore("output_dtype")
+    scale, zero = _parameters(n, 1)
+    return dequantize(n, n.input(0), scale, zero, _axis(n, n.input(0).type.rank, scale))
+
+
+def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Value:
+    """Reals of stored integers: constants keep their integers under a quantised type."""
+    if x.type.quant is not None:
+        wanted = quant_type(n, x.type.dtype, scale, zero, axis)
+        if (x.type.quant.real_step, x.type.quant.zero_point) != (wanted.real_step, wanted.zero_point):
+            raise Unsupported("reads integers by another scale than they were written by", PER_TENSOR)
+        return n.emit(quant.Dequantize, x)
+    if isinstance(x, Constant) and x.type.dtype in STORED:
+        type = quant_type(n, x.type.dtype, scale, zero, axis)
+        stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
+        return n.emit(quant.Dequantize, stored)
+    return _dequantize_plain(n, x, scale, zero, axis)
+
+
+def _dequantize_plain(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Value:
+    """Integers that have no quantised type, such as those of a graph input, by arithmetic."""
+    if n.attribute("block_size", 0) or scale.ndim > 1:
+        raise Unsupported("has scales per block", PER_TENSOR)
+
+    def along_axis(values: np.ndarray) -> Constant:
+        shape = [1] * x.type.rank
+        if values.size > 1:
+            shape[axis] = values.size
+        return n.constant(values.astype(np.float32).reshape(shape if values.size > 1 else ()))
+
+    y = n.emit(math.Cast, x, to=DType.F32)
+    if zero is not None and zero.any():
+        y = n.emit(math.Sub, y, along_axis(zero))
+    return n.emit(math.Mul, y, along_axis(scale))
+
+
+@converter("DynamicQuantizeLinear")
+def dynamic_quantize_linear(n: Node) -> list[Value]:
+    """u8 with the range of the data: scale and zero point are computed values."""
+    x = n.input(0)
+    zero = n.constant(0.0, DType.F32)
+    high = n.emit(math.Maximum, n.emit(reduce.Max, x, keepdims=False), zero)
+    low = n.emit(math.Minimum, n.emit(reduce.Min, x, keepdims=False), zero)
+    scale = n.emit(math.Div, n.emit(math.Sub, high, low), n.constant(255.0, DType.F32))
+    point = n.emit(math.Round, n.emit(math.Clip, n.emit(math.Div, n.emit(math.Neg, low), scale), low=0.0, high=255.0))
+    steps = n.emit(math.Add, n.emit(math.Round, n.emit(math.Div, x, scale)), point)
+    y = n.emit(math.Cast, n.emit(math.Clip, steps, low=0.0, high=255.0), to=DType.U8)
+    return [y, scale, n.emit(math.Cast, point, to=DType.U8)]
+
+
+# -- integer operators -------------------------------------------------------------------------------------------------
+def _centred(n: Node, index: int, zero_index: int, row_axis: int | None = None) -> Value:
+    """Integers minus their zero point, as f32 (exact for 8 bits)."""
+    x = n.emit(math.Cast, n.input(index), to=DType.F32)
+    zero = n.optional(zero_index)
+    if zero is None or (n.known(zero_index) is not None and not n.known(zero_index).any()):  # type: ignore[union-attr]
+        return x
+    zero = n.emit(math.Cast, zero, to=DType.F32)
+    if zero.type.rank == 1 and zero.type.shape[0] != 1 and row_axis is not None:
+        shape = [1] * x.type.rank
+        shape[row_axis] = -1
+        zero = n.emit(tensor.Reshape, zero, shape=shape)
+    elif zero.type.rank == 1:
+        zero = conv.reshape(n, zero, ())
+    return n.emit(math.Sub, x, zero)
+
+
+@converter("MatMulInteger")
+def matmul_integer(n: Node) -> Value:
+    y = n.emit(nn.MatMul, _centred(n, 0, 2, row_axis=-2), _centred(n, 1, 3, row_axis=-1))
+    return n.emit(math.Cast, y, to=DType.I32)
+
+
+@converter("ConvInteger")
+def conv_integer(n: Node) -> Value:
+    y = _convolve(n, _centred(n, 0, 2), _centred(n, 1, 3, row_axis=0), None)
+    return n.emit(math.Cast, y, to=DType.I32)
+
+
+def _convolve(n: Node, x: Value, w: Value, bias: Value | None) -> Value:
+    window = conv.read_window(n, n.attribute("kernel_shape", w.type.shape[2:]), x.type.static_shape[2:])
+    attributes: dict[str, Any] = {**window.attributes(), "groups": n.attribute("group", 1)}
+    y = n.emit(nn.Conv2d, conv.with_height(n, x), conv.with_height(n, w), bias, **attributes)
+    return conv.without_height(n, y, x)
+
+
+def _output_type(n: Node, first: int) -> QuantType:
+    scale, zero = _parameters(n, first)
+    return quant_type(n, DType.U8 if zero is None else DType.of(zero.dtype), scale, zero, 1)
+
+
+@converter("QLinearConv")
+def qlinear_conv(n: Node) -> Value:
+    x = dequantize(n, n.input(0), *_parameters(n, 1), 1)
+    w_scale, w_zero = _parameters(n, 4)
+    w = dequantize(n, n.input(3), w_scale, w_zero, 0)
+    bias = n.optional(8)
+    if bias is not None:
+        bias = dequantize(n, bias, (n.array(1, "the scale") * w_scale).reshape(-1), None, 0)
+    return quantize(n, _convolve(n, x, w, bias), _output_type(n, 6))
+
+
+@converter("QLinearMatMul")
+def qlinear_matmul(n: Node) -> Value:
+    a = dequantize(n, n.input(0), *_parameters(n, 1), max(n.input(0).type.rank - 2, 0))
+    b = dequantize(n, n.input(3), *_parameters(n, 4), n.input(3).type.rank - 1)
+    return quantize(n, n.emit(nn.MatMul, a, b), _output_type(n, 6))

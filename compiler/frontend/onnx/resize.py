@@ -42,6 +42,7 @@ def upsample_by_input(n: Node) -> Value:
 
 @converter("Resize", since=11)
 def resize(n: Node) -> Value:
+    n.ignore(1, "extrapolation_value")  # both matter to tf_crop_and_resize only
     coordinate_mode = n.attribute("coordinate_transformation_mode", "half_pixel")
     if coordinate_mode == "tf_crop_and_resize":
         raise Unsupported("crops and resizes (tf_crop_and_resize)", "crop with Slice, then resize")
@@ -53,19 +54,20 @@ def resize(n: Node) -> Value:
     }  # fmt: skip
     rank = len(n.shape())
     axes = [normal_axis(a, rank) for a in n.attribute("axes", tuple(range(rank)))]
+    policy = n.attribute("keep_aspect_ratio_policy", "stretch")
     if n.optional(3) is not None and n.ints(3, "sizes"):
+        n.ignore(2)
         sizes = list(n.shape())
         for axis, size in zip(axes, n.ints(3, "sizes"), strict=True):
             sizes[axis] = size
-        return _by_sizes(n, sizes, axes, **attributes)
+        return _by_sizes(n, sizes, axes, policy, **attributes)
     scales = [1.0] * rank
     for axis, scale in zip(axes, n.array(2, "scales").reshape(-1), strict=True):
         scales[axis] = float(scale)
     return _by_scales(n, scales, **attributes)
 
 
-def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], **attributes: object) -> Value:
-    policy = n.attribute("keep_aspect_ratio_policy", "stretch")
+def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], policy: str, **attributes: object) -> Value:
     if policy == "stretch":
         return n.emit(nn.Resize, n.input(0), sizes=sizes, **attributes)
     shape = n.shape()

@@ -84,7 +84,13 @@ def depth_to_space(n: Node) -> Value:
 
 @converter("SpaceToDepth")
 def space_to_depth(n: Node) -> Value:
-    return n.emit(nn.SpaceToDepth, n.input(0), block_size=n.required("blocksize"))
+    x, block = n.input(0), n.required("blocksize")
+    if n.attribute("mode", "DCR") == "DCR":
+        return n.emit(nn.SpaceToDepth, x, block_size=block)
+    batch, channels, h, w = n.shape()
+    cut = reshape(n, x, (batch, channels, h // block, block, w // block, block))
+    moved = n.emit(tensor.Transpose, cut, perm=(0, 1, 3, 5, 2, 4))
+    return reshape(n, moved, (batch, channels * block * block, h // block, w // block))
 
 
 # -- joins and cuts ----------------------------------------------------------------------------------------------------
@@ -130,6 +136,7 @@ def slice_by_inputs(n: Node) -> Value:
 
 @converter("Split")
 def split(n: Node) -> list[Value]:
+    n.ignore("num_outputs")
     shape = n.shape()
     axis = normal_axis(n.attribute("axis", 0), len(shape))
     sizes = n.optional_ints(1, "split") or n.attribute("split")
@@ -253,6 +260,7 @@ def one_hot(n: Node) -> Value:
 
 @converter("TopK")
 def top_k(n: Node) -> list[Value]:
+    n.ignore("sorted")
     count = n.attribute("k") if n.optional(1) is None else int(n.array(1, "k").item())
     axis = normal_axis(n.attribute("axis", -1), n.input(0).type.rank)
     return n.emit_all(tensor.TopK, n.input(0), k=count, axis=axis, largest=bool(n.attribute("largest", 1)))
