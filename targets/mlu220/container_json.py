@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from targets.mlu220.container_records import DebugEntry, IORecord, Step
 
@@ -107,10 +109,12 @@ def record_to_json(record: IORecord) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, mappings as dictionaries with text keys: what comes back from JSON."""
-    if isinstance(value, dict):
+    """Tuples as lists, mappings with text keys, NumPy numbers as Python's: what comes back from JSON."""
+    if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def record_from_json(value: Any) -> IORecord:
