@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from compiler.errors import error
 from compiler.ir.core import Constant, Module, Op
 from compiler.ops.graph import Kernel
 from compiler.target import Role, Storage
@@ -37,10 +38,9 @@ class Mlu220:
     def __init__(self, board: str | Board = "m2", cores: int = 4) -> None:
         self.board = board if isinstance(board, Board) else load_board(board)
         if not 1 <= cores <= self.board.cores:
-            from compiler.errors import error
-
             raise error("E605", f"{cores} cores asked for; {self.board.title} has {self.board.cores}")
         self.cores = cores
+        self.options = {"board": self.board.name, "cores": cores}
 
     @property
     def memory_bytes(self) -> int:
