@@ -23,6 +23,7 @@ from compiler.pass_manager import PassManager, run_pipeline
 from compiler.pipelines import parse_pipeline, print_pipeline
 from compiler.reproducer import read_reproducer
 from compiler.rewrite import RewriteCounter
+from compiler.target import load_target
 
 Judge = Callable[[Path], bool]
 MakeTarget = Callable[[dict[str, Any]], Any]
@@ -38,14 +39,22 @@ def replay(
 ) -> Module:
     """Run a reproducer again and return the module it gives now. Raises what the pipeline raises.
 
-    `make_target` remakes the target from the options written in the file; `options` go to `run_pipeline`.
+    `make_target` remakes the target from the options written in the file (default: by name, board and cores); `options`
+    go to `run_pipeline`.
     """
     found = read_reproducer(path)
-    target = make_target(found.options) if make_target is not None else None
+    target = (make_target or remade_target)(found.options)
     options.setdefault("crash_directory", None)
     return run_pipeline(
         found.module, found.pipeline, target=target, options=found.options, instruments=instruments, **options
     )
+
+
+def remade_target(options: dict[str, Any]) -> Any:
+    """The target that a reproducer's options name; None if they name none."""
+    if "target" not in options:
+        return None
+    return load_target(options["target"], **{k: options[k] for k in ("board", "cores") if k in options})
 
 
 # -- bisection ------------------------------------------------------------------------------------------------------

@@ -45,11 +45,12 @@ def write_reproducer(path: Path, module: Module, pipeline: str, message: str, ct
 
 
 def _target_options(target: Any) -> dict[str, Any]:
-    """What a target must be remade from: its name, and its options where it says them."""
+    """What a target must be remade from: its name and, where it has them, board and number of cores."""
     if target is None:
         return {}
-    told = getattr(target, "options", None)
-    return {"target": getattr(target, "name", type(target).__name__), **(told if isinstance(told, dict) else {})}
+    board, cores = getattr(target, "board", None), getattr(target, "cores", None)
+    told = {"target": target.name, "board": getattr(board, "name", board), "cores": cores}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def read_reproducer(path: Path | str) -> Reproducer:

@@ -332,13 +332,16 @@ class Rewriter:
 
 
 def inherit_name(module: Module, old: Constant, new: Constant) -> None:
-    """Let `new` have the name of `old`, from which it was computed, if `old` is not needed any more."""
-    needed = old.uses or any(c.type.quant is not None and c.type.quant.params == old.name for c in module.constants.values())
-    if needed or module.constants.get(old.name) is not old:
+    """Let `new` have the name and place of `old`, from which it was computed, if `old` is not needed any more."""
+    constants = module.constants
+    named = any(c.type.quant is not None and c.type.quant.params == old.name for c in constants.values())
+    if old.uses or named or constants.get(old.name) is not old or constants.get(new.name) is not new:
         return
-    del module.constants[old.name], module.constants[new.name]
+    del constants[new.name]
     new.name = old.name
-    module.constants[new.name] = new
+    kept = list(constants.values())
+    constants.clear()
+    constants.update((c.name, new if c is old else c) for c in kept)
     module.version += 1
 
 

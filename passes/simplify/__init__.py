@@ -19,6 +19,7 @@ from passes.simplify.folding import folding_rules
 from passes.simplify.identities import IDENTITIES
 from passes.simplify.merging import merge_equal_constants, merge_equal_ops
 from passes.simplify.movement import MOVEMENT
+from passes.simplify.naming import name_nameless_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Simplify(Pass):
             ctx.rewrite(module, rules)
             merged = merge_equal_ops(module, ctx)
         remove_dead_code(module, ctx)
+        name_nameless_values(module)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def sink_squeeze(match: Match, rewriter: Rewriter) -> None:
     """f(reshape(x)), f elementwise, the reshape adding or removing unit axes: reshape(f(x)), to meet its inverse."""
     op = match.root
     operands = [v if v is None or v.type.elements == 1 else _squeezed(v) for v in op.operands]
-    new = rewriter.create(type(op), *operands, names=[f"{op.name}.squeezed"], **op.attributes)
+    new = rewriter.create(type(op), *operands, **op.attributes)
     rewriter.replace(op, rewriter.create(Reshape, new.result, shape=op.result.type.static_shape).result)
 
 
