@@ -92,8 +92,8 @@ __all__ = [
     "BinaryFunction", "Columns", "Conv", "Convert", "Copy", "Depthwise", "Fault", "Field", "Fill", "Float",
     "Instruction", "Integer", "Mode", "Partial", "Pool", "PoolFunction", "Queue", "Reduce", "ReduceFunction",
     "Rule", "Runs", "Signal", "Transpose", "Type", "Unary", "UnaryFunction", "Unit", "Wait", "coalesce",
-    "conv_runs", "decode", "disjoint", "encode_program", "faults", "filter_bytes", "footprints", "groups",
-    "is_input", "is_on_chip", "is_output", "is_space", "no_self_overlap", "output_size", "pack_filters",
+    "conv_runs", "core_faults", "decode", "disjoint", "encode_program", "faults", "filter_bytes", "footprints",
+    "groups", "is_input", "is_on_chip", "is_output", "is_space", "no_self_overlap", "output_size", "pack_filters",
     "padded_k", "queue_of", "run_unit", "same", "space_name", "space_number", "sum_size", "unpack_filters",
     "work",
 ]  # fmt: skip
@@ -145,11 +145,12 @@ def faults(rows: np.ndarray, core: int | None = None) -> list[Fault]:
     for spec, index in groups(rows):
         found += [Fault(int(index[fault.row]), fault.message) for fault in spec.faults(rows[index])]
     if core is not None:
-        found += _core_faults(rows, core)
+        found += core_faults(rows, core)
     return sorted(found, key=lambda fault: fault.row)
 
 
-def _core_faults(rows: np.ndarray, core: int) -> list[Fault]:
+def core_faults(rows: np.ndarray, core: int) -> list[Fault]:
+    """The rows that are not legal on `core`, whatever else they are: foreign barriers, units the memory core lacks."""
     found = []
     meets = np.flatnonzero(rows[:, 0] == Barrier.opcode)
     for k in meets[(rows[meets, Barrier.column("mask")] >> core & 1) == 0]:

@@ -35,7 +35,7 @@ _SUM_8 = np.uint64(0x0101010101010101)
 _S1, _S2, _S4, _S56, _S6, _LOW = (np.uint64(v) for v in (1, 2, 4, 56, 6, 63))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _popcount(x):
     x = x - ((x >> _S1) & _MASK_1)
     x = (x & _MASK_2) + ((x >> _S2) & _MASK_2)
@@ -43,7 +43,7 @@ def _popcount(x):
     return np.int64((x * _SUM_8) >> _S56)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _atom(borders, ranks, position):
     """Index of the atom that starts at `position`, which must be a border: the number of borders before it."""
     word = position >> 6
@@ -79,20 +79,23 @@ def rank_borders(borders, ranks):
 @njit(cache=True)
 def first_unwritten(borders, ranks, shadow, start, end):
     """The first byte of [start, end) that nothing wrote, or -1; both ends must be borders."""
-    for position in range(start, end):
-        bit = (borders[position >> 6] >> (np.uint64(position) & _LOW)) & _S1
-        if bit and shadow[_atom(borders, ranks, position), 0] == 0:
-            return position
+    for atom in range(_atom(borders, ranks, start), _atom(borders, ranks, end)):
+        if shadow[atom, 0] == 0:
+            for position in range(start, end):
+                bit = (borders[position >> 6] >> (np.uint64(position) & _LOW)) & _S1
+                if bit and _atom(borders, ranks, position) == atom:
+                    return position
     return -1
 
 
 @njit(cache=True)
 def _touch(
-    access, time, me, clock, clock_of, base, run, counts, strides, is_write, borders, ranks, shadow, budget, found
-):
+    access, time, me, clocks, queue, clock_of, base, run, counts, strides, is_write, borders, ranks, shadow, budget,
+    found,
+):  # fmt: skip
     """Run one access through the shadow. `found` gets (kind, other's slot, other's time, start) of its first fault.
 
-    `me` is the slot of the executing queue, `clock` its vector clock, `clock_of[slot]` the queue behind a slot.
+    `me` is the slot of the executing queue, clocks[queue] its vector clock, `clock_of[slot]` the queue behind a slot.
     Returns the atoms visited, or -1 when they exceed `budget`.
     """
     visited = 0
@@ -109,13 +112,13 @@ def _touch(
                 for atom in range(first, last):
                     write = shadow[atom, 0]
                     slot = write & 7
-                    unordered = write > 0 and (write >> 3) > clock[clock_of[slot]]
+                    unordered = write > 0 and (write >> 3) > clocks[queue, clock_of[slot]]
                     if is_write:
                         if unordered and found[0] < 0:
                             found[0], found[1], found[2], found[3] = WRITE_WRITE, slot, write >> 3, start
                         for reader in range(SLOTS - 1):
                             read = shadow[atom, 1 + reader]
-                            if read > 0 and read > clock[clock_of[reader]] and found[0] < 0:
+                            if read > 0 and read > clocks[queue, clock_of[reader]] and found[0] < 0:
                                 found[0], found[1], found[2], found[3] = READ_WRITE, reader, read, start
                         shadow[atom, 0] = stamp
                     else:
@@ -147,9 +150,16 @@ def _meets(core, queues, starts, heads, ends, argument):
 
 
 @njit(cache=True)
+def _join(into, i, other, j):
+    """into[i] = the later of into[i] and other[j], queue by queue."""
+    for queue in range(QUEUES):
+        into[i, queue] = max(into[i, queue], other[j, queue])
+
+
+@njit(cache=True)
 def _meet(mask, queues, starts, heads, clocks, order, done):
     """Pass the barrier on every queue of the cores in `mask`: all their clocks become the join of them all."""
-    joined = np.zeros(QUEUES, np.int32)
+    joined = np.zeros((1, QUEUES), np.int32)
     for core in range(CORES):
         if (mask >> core) & 1:
             order[done] = queues[starts[QUEUES_PER_CORE * core] + heads[QUEUES_PER_CORE * core]]
@@ -157,11 +167,11 @@ def _meet(mask, queues, starts, heads, clocks, order, done):
             for queue in range(QUEUES_PER_CORE * core, QUEUES_PER_CORE * (core + 1)):
                 heads[queue] += 1
                 clocks[queue, queue] = heads[queue]
-                joined = np.maximum(joined, clocks[queue])
+                _join(joined, 0, clocks, queue)
     for core in range(CORES):
         if (mask >> core) & 1:
             for queue in range(QUEUES_PER_CORE * core, QUEUES_PER_CORE * (core + 1)):
-                clocks[queue] = joined
+                _join(clocks, queue, joined, 0)
     return done
 
 
@@ -226,11 +236,10 @@ def simulate(
                 done += 1
                 if kind[row] == SIGNAL:
                     counter = argument[row]
-                    snapshots[signal_base[counter] + signals[counter]] = clocks[queue]
+                    _join(snapshots, signal_base[counter] + signals[counter], clocks, queue)
                     signals[counter] += 1
                 elif kind[row] == WAIT and value[row] > 0:
-                    seen = snapshots[signal_base[argument[row]] + value[row] - 1]
-                    clocks[queue] = np.maximum(clocks[queue], seen)
+                    _join(clocks, queue, snapshots, signal_base[argument[row]] + value[row] - 1)
                 for access in range(access_start[row], access_start[row + 1]):
                     for slot in range(SLOTS - 1):
                         if shared[access]:
@@ -240,7 +249,7 @@ def simulate(
                     me = core if shared[access] else queue - QUEUES_PER_CORE * core
                     found[0] = -1
                     visited = _touch(
-                        access, heads[queue], me, clocks[queue], clock_of, base, run, counts, strides,
+                        access, heads[queue], me, clocks, queue, clock_of, base, run, counts, strides,
                         is_write[access], borders, ranks, shadow, budget, found,
                     )  # fmt: skip
                     if visited < 0:
