@@ -1,8 +1,8 @@
 """ONNX's own test cases through the frontend and the evaluator: which pass, and why the others do not.
 
 Run as a script it rewrites `onnx_passing.txt`, the list that must not shrink, and prints the reasons of the rest:
-`python tests/conformance/onnx_cases.py`. Many node tests feed as graph inputs what real models hold as constants (shapes,
-axes); where a case needs that, its inputs after the first are made initialisers, then all of them.
+`python tests/conformance/onnx_cases.py`. Many node tests feed as graph inputs what real models hold as constants
+(shapes, axes); where a case needs that, its inputs after the first are made initialisers, then all of them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from onnx_cases import PASSING, all_cases, problem
+
+from .onnx_cases import PASSING, all_cases, problem
 
 NAMES = PASSING.read_text().split()
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_models import CORE_MODELS, CoreModel
 
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
+
+from .core_models import CORE_MODELS, CoreModel
 
 TOLERANCE = 1e-4
 """Largest difference, as a part of the output's range."""

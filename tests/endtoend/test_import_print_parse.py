@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_models import CORE_MODELS, CoreModel
 
 from compiler.frontend.load import load
 from compiler.ir.parser import parse_module
 from compiler.ir.verifier import verify
+
+from .core_models import CORE_MODELS, CoreModel
 
 
 @pytest.mark.parametrize("model", CORE_MODELS, ids=lambda m: m.file.removesuffix(".onnx"))

@@ -31,6 +31,7 @@ class Builder:
         self._prefix = ""
         self._names: set[str] = set()
         self._registered: dict[Constant, Constant] = {}
+        self._origins: dict[Constant, str] = {}
 
     def begin_node(self, location: Location, prefix: str) -> None:
         """Ops emitted from now on carry `location`; unnamed values get names that start with `prefix`."""
@@ -63,14 +64,21 @@ class Builder:
             results = evaluate_op(op, arrays)
         finally:
             op.set_operands([])
-        return [self.constant(np.asarray(r)) for r in results]
+        constants = [self.constant(np.asarray(r)) for r in results]
+        if op.op_name.startswith("tensor.") and len(operands) == 1 and isinstance(operands[0], Constant):
+            origin = operands[0].name or self._origins.get(operands[0], "")
+            self._origins.update(dict.fromkeys(constants, origin))
+        return list(constants)
 
     def registered(self, value: Value | None, name: str = "") -> Value | None:
-        """The value itself, or, for a floating constant, its registered twin (called `name` if it has no name yet)."""
+        """The value itself, or, for a floating constant, its registered twin (called `name` if it has no name yet).
+
+        A nameless constant that was only moved about (reshaped, transposed) is called after what it was made of.
+        """
         if not isinstance(value, Constant) or self.module.constants.get(value.name) is value:
             return value
         if value not in self._registered:
-            name = value.name or name or self.fresh_name(f"{self._prefix}.constant")
+            name = value.name or name or self._origins.get(value) or self.fresh_name(f"{self._prefix}.constant")
             self._registered[value] = self.module.add_constant(name, value.data)
         return self._registered[value]
 
