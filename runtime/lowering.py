@@ -96,8 +96,8 @@ def _lower_program(program: np.ndarray, core: int, context: _Context) -> list[Op
         if builder is None:
             continue
         rows = program[index]
-        fields = [name for name, _ in spec.columns.items()]
-        columns = [rows[:, spec.columns[name]].tolist() for name in fields]
+        fields = list(spec.layout)
+        columns = [rows[:, spec.column(name)].tolist() for name in fields]
         reads, writes = _accesses(spec.footprints(rows), len(index), context)
         work = spec.work(isa.Columns(spec, rows)).tolist()
         for k, (row, values) in enumerate(zip(index.tolist(), zip(*columns, strict=True), strict=True)):

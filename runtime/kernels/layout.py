@@ -15,10 +15,13 @@ OUT_WIDTH, PIXELS, COLUMNS = 12, 13, 14
 SRC, SRC_TYPE, SRC_ROW, SRC_PIXEL, SRC_FACTOR = 15, 16, 17, 18, 19
 STRIDE_Y, STRIDE_X = 20, 21
 FIRST_CHUNK = 22
-"""Number of this descriptor's first chunk within its phase (see `machine.py`)."""
+"""Number of this descriptor's first chunk within its phase (see `interpreter.py`)."""
+BLOCK_COLUMNS = 23
+"""Columns a block of the kernel has at most."""
 
 # -- elementwise
-BLOCK_COLUMNS, REUSE = 24, 25
+REUSE = 24
+"""Whether operands prepared for one block of columns serve the others."""
 
 # -- convolution
 FILTERS, OFFSETS, K_STEPS, FIX_FACTOR, PARTIAL, PARTIAL_SUMS, FILTER_TYPE, PANEL_BYTES, TAIL_MASK = range(24, 33)
