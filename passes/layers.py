@@ -8,8 +8,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from compiler.errors import error
 from compiler.ir.core import Constant, Module, Op
+from compiler.ir.types import QuantType
 
 WEIGHTED = ("nn.conv2d", "nn.conv_transpose2d", "nn.matmul")
 """Ops whose second operand, where it is a constant, holds weights."""
@@ -47,6 +50,15 @@ def matching(patterns: Iterable[str], op: Op) -> bool:
     """Whether a name or glob pattern means this layer."""
     names = names_of(op)
     return any(matches(pattern, names) for pattern in patterns)
+
+
+def replace_constant(old: Constant, data: np.ndarray, quant: QuantType | None = None) -> Constant:
+    """A constant of other content under `old`'s name and in its place in the module; `old`'s uses stay with `old`."""
+    module = old.module
+    new = Constant(module, old.name, data, quant)
+    module.constants[old.name] = new
+    module.version += 1
+    return new
 
 
 def parameters(module: Module) -> int:

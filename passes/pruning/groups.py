@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compiler.ir.core import Constant, Function, Module, Op, Value
+from passes.layers import replace_constant
 
 
 @dataclass(frozen=True)
@@ -169,19 +170,26 @@ class Dependencies:
         for s in self.slices:
             if not kept[s.atoms].all():
                 masks.setdefault((s.op, s.operand), []).append((s.axis, kept[s.atoms]))
-        smaller: list[tuple[Op, int, Constant, np.ndarray]] = []
+        smaller: dict[Constant, dict[tuple[Op, int], np.ndarray]] = {}
         for (op, index), cuts in masks.items():
             constant = op.operands[index]
             assert isinstance(constant, Constant)
             data = constant.data
             for axis, mask in cuts:
                 data = np.compress(mask, data, axis=axis)
-            smaller.append((op, index, constant, np.ascontiguousarray(data)))
-        for _, _, constant, _ in smaller:
-            if all(use in masks for use in constant.uses):
-                module.constants.pop(constant.name, None)  # every use gets a new one: the name is free for it
-        for op, index, constant, data in smaller:
-            op.set_operand(index, module.add_constant(constant.name, data))
+            smaller.setdefault(constant, {})[op, index] = np.ascontiguousarray(data)
+        for constant, uses in smaller.items():
+            _put(module, constant, uses)
+
+
+def _put(module: Module, constant: Constant, uses: dict[tuple[Op, int], np.ndarray]) -> None:
+    """Give some uses of a constant their smaller data; under the same name where they are all of its uses and agree."""
+    first = next(iter(uses.values()))
+    if uses.keys() >= constant.uses.keys() and all(np.array_equal(first, data) for data in uses.values()):
+        constant.replace_all_uses_with(replace_constant(constant, first))
+        return
+    for (op, index), data in uses.items():
+        op.set_operand(index, module.add_constant(constant.name, data))
 
 
 def _name(origins: list[str]) -> str:

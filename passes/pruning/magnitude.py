@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.ir.core import Constant, Module
 from compiler.pass_context import Pass, PassContext
-from passes.layers import layers, reject_quantised
+from passes.layers import layers, reject_quantised, replace_constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class PruneMagnitude(Pass):
             return
         for constant, zeroed in zip(weights, self._zeroed(weights), strict=True):
             if zeroed.any() and ctx.may_rewrite(f"prune-magnitude at @{constant.name}"):
-                _replace(module, constant, np.where(zeroed, constant.data.dtype.type(0), constant.data))
+                pruned = np.where(zeroed, constant.data.dtype.type(0), constant.data)
+                constant.replace_all_uses_with(replace_constant(constant, pruned))
         left = {constant for _, constant in layers(module)}
         ctx.statistics.count("weights", sum(c.data.size for c in left))
         ctx.statistics.count("weights that are zero", sum(c.data.size - int(np.count_nonzero(c.data)) for c in left))
@@ -56,9 +57,3 @@ def _smallest(magnitudes: np.ndarray, ratio: float) -> np.ndarray:
     mask = np.zeros(len(magnitudes), bool)
     mask[np.argsort(magnitudes, kind="stable")[: round(len(magnitudes) * ratio)]] = True
     return mask
-
-
-def _replace(module: Module, constant: Constant, data: np.ndarray) -> None:
-    """Put other data under a constant's name, for all of its uses."""
-    del module.constants[constant.name]
-    constant.replace_all_uses_with(module.add_constant(constant.name, data))

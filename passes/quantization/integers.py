@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.errors import error
-from compiler.ir.core import Constant, Module
+from compiler.ir.core import Constant
 from compiler.ir.types import DType, QuantType, position_and_scale
 from compiler.numerics import float_to_int
+from passes.layers import replace_constant
 
 _SMALLEST_CHANNEL = 2.0**-20
 """Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers.
@@ -60,14 +61,15 @@ def check_weights(constant: Constant) -> None:
         )  # fmt: skip
 
 
-def add_quantized_constant(
-    module: Module, name: str, weights: np.ndarray, storage: DType, axis: int | None
-) -> Constant:
-    """The constant of quantised `weights`; per-channel scales go to `<name>.q`."""
-    integers = quantize_array(weights, storage, axis)
+def convert_constant(weights: Constant, storage: DType, axis: int | None, in_place: bool) -> Constant:
+    """The integer twin of a constant, in its place or beside it; per-channel scales go to `<name>.q`."""
+    module = weights.module
+    integers = quantize_array(weights.data, storage, axis)
     if axis is None:
         quant = QuantType(storage, integers.position, float(integers.scales[0]))
     else:
-        params = module.add_constant(f"{name}.q", integers.scales)
+        params = module.add_constant(f"{weights.name}.q", integers.scales)
         quant = QuantType(storage, integers.position, axis=axis, params=params.name)
-    return module.add_constant(name, integers.data, quant)
+    if in_place:
+        return replace_constant(weights, integers.data, quant)
+    return module.add_constant(weights.name, integers.data, quant)

@@ -17,7 +17,7 @@ from compiler.ir.types import DType
 from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
 from passes.quantization.hoist import Conversions, hoist
-from passes.quantization.integers import add_quantized_constant, check_weights
+from passes.quantization.integers import check_weights, convert_constant
 from passes.quantization.layers import (
     PAIRS,
     computed_inputs,
@@ -198,11 +198,10 @@ def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:
 
 
 def _convert_weights(module: Module, weights: Constant, storage: DType, axis: int | None, taken: set[Op]) -> Constant:
-    """The integer twin of a constant, under the same name where all of its users are being quantised."""
+    """The integer twin of a constant, in its place where all of its users are being quantised."""
     check_weights(weights)
-    if all(op in taken for op in weights.users):
-        module.constants.pop(weights.name, None)
-    return add_quantized_constant(module, weights.name, weights.data, storage, axis)
+    replaceable = module.constants.get(weights.name) is weights and all(op in taken for op in weights.users)
+    return convert_constant(weights, storage, axis, replaceable)
 
 
 def _name_float_types(main: Function, scheme: Scheme) -> None:
