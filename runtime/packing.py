@@ -50,6 +50,8 @@ class Packer:
 
     def pack(self, operations: list[Operation]) -> np.ndarray:
         descriptors = np.zeros((len(operations), L.WORDS), np.int64)
+        for operation in operations:
+            operation.steps = _without_last_rounding(operation)
         steps = np.array([s for o in operations for s in o.steps] or [[0] * L.STEP_WORDS], np.int64)
         self.keep.append(steps)
         address = steps.ctypes.data
@@ -154,6 +156,18 @@ class Packer:
 
     def _pack_fill(self, d: np.ndarray, operation: Operation) -> None:
         d[L.CHUNKS] = min(_parts(operation.work, CHUNK_BYTES), int(d[L.N0]))
+
+
+def _without_last_rounding(operation: Operation) -> list[list[int]]:
+    """The steps, the last one without the rounding to fp16 that the store does anyway."""
+    steps = operation.steps
+    if not steps or operation.target is None or operation.target.type != L.TYPE_F16:
+        return steps
+    if steps[-1][L.KIND] == L.NOTHING:
+        return steps[:-1]
+    last = list(steps[-1])
+    last[L.ROUND] = 0
+    return [*steps[:-1], last]
 
 
 def _parts(work: float, unit: int) -> int:
