@@ -1,7 +1,10 @@
 """The proof against a brute-force happens-before relation, and against every kind of damage to a correct program."""
 
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
+import isa_strategies
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +12,24 @@ from hypothesis import strategies as st
 from programs import DMA, EMPTY, INPUT, NRAM, OUTPUT, SRAM, VECTOR, check, copy, double_buffered, program, relu
 
 from compiler.errors import CompilerError
-from runtime.oracle import Memories, execute
+from runtime.oracle import Memories, execute, run_function
 from targets.mlu220 import isa
-from targets.mlu220.check import check_programs
+from targets.mlu220.check import check_function, check_programs
+from targets.mlu220.container_records import DeviceFunction
 
 CORES = 2
 OUTPUT_BYTES = 8
+
+
+class Area(NamedTuple):
+    """Bytes that an instruction touches. `memory`: (space, core or 0)."""
+
+    memory: tuple[int, int]
+    places: np.ndarray
+    write: bool
+
+
+Touch = Callable[[int, isa.Instruction], list[Area]]
 
 
 # -- every wait matters ----------------------------------------------------------------------------------------------
@@ -101,91 +116,99 @@ def fits(i: isa.Instruction) -> bool:
     return all(end <= OUTPUT_BYTES for end in ends)
 
 
-def touched(core: int, i: isa.Instruction) -> list[tuple[tuple, bool]]:
-    """((memory, byte), is write) of an instruction, written down independently of its footprints."""
+def touched(core: int, i: isa.Instruction) -> list[Area]:
+    """What a generated copy or relu touches, written down independently of its footprints."""
     if isinstance(i, isa.Copy):
         areas = [(i.src, i.run, False), (i.dst, i.run, True)]
     elif isinstance(i, isa.Unary):
         areas = [(isa.Address(NRAM, i.src), 4, False), (isa.Address(NRAM, i.dst), 4, True)]
     else:
         return []
+    return [
+        Area((a.space, core if a.space == NRAM else 0), np.arange(a.offset, a.offset + run), write)
+        for a, run, write in areas
+    ]
+
+
+def footprint(core: int, i: isa.Instruction) -> list[Area]:
+    """What any instruction touches, by its footprints."""
+    a = isa.footprints(i.encode()[None])
     result = []
-    for address, run, write in areas:
-        memory = (address.space, core if address.space == NRAM else 0)
-        result += [((memory, address.offset + k), write) for k in range(run)]
+    for k in range(len(a)):
+        places = np.arange(a.run[k])
+        for count, stride in zip(a.counts[k], a.strides[k], strict=True):
+            places = np.add.outer(stride * np.arange(count), places).reshape(-1)
+        private = a.space[k] in (NRAM, isa.WRAM)
+        result.append(Area((int(a.space[k]), core if private else 0), a.base[k] + places, bool(a.write[k])))
     return result
 
 
-def reference(programs: list[list[isa.Instruction]]) -> str:
+def queues_of(i: isa.Instruction) -> set[int]:
+    if isinstance(i, isa.Barrier):
+        return {0, 1, 2}
+    return {int(i.queue)} if i.unit is isa.Unit.CONTROL else {int(i.unit)}
+
+
+def reference(programs: dict[int, list[isa.Instruction]], outputs: list[int], touch: Touch = touched) -> str:
     """safe, hangs, race, unwritten or incomplete, by an explicit graph and its transitive closure."""
-    nodes = [(core, row) for core, body in enumerate(programs) for row in range(len(body))]
-    index = {node: k for k, node in enumerate(nodes)}
-    before = np.zeros((len(nodes), len(nodes)), bool)
-
-    def queues(i: isa.Instruction) -> set[int]:
-        if isinstance(i, isa.Barrier):
-            return {0, 1, 2}
-        return {int(i.queue)} if i.unit is isa.Unit.CONTROL else {int(i.unit)}
-
-    signals_of: dict[int, list[int]] = {}
-    meetings: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for core, body in enumerate(programs):
-        met = 0
+    node: dict[tuple[int, int], int] = {}
+    meetings: dict[tuple[int, int], int] = {}  # (mask, how many before with this mask) → node
+    members: dict[int, int] = {}
+    for core, body in programs.items():
         for row, i in enumerate(body):
-            for earlier in range(row):
-                if queues(body[earlier]) & queues(i):
-                    before[index[core, earlier], index[core, row]] = True
-            if isinstance(i, isa.Signal):
-                signals_of.setdefault(i.counter, []).append(index[core, row])
-            if isinstance(i, isa.Barrier) and i.mask == 3:
-                meetings.setdefault((met, i.mask), []).append((core, row))
-                met += 1
-    for core, body in enumerate(programs):
-        for row, i in enumerate(body):
-            if isinstance(i, isa.Wait):
-                sent = signals_of.get(i.counter, [])
-                if len(sent) < i.value:
-                    return "hangs"
-                before[sent[i.value - 1], index[core, row]] = True
-    for meeting in meetings.values():
-        if len(meeting) != CORES:
-            return "hangs"
-        (a, b) = (index[m] for m in meeting)
-        for x, y in ((a, b), (b, a)):  # what is before one is before what follows the other, and the reverse
-            before[:, y] |= before[:, x]
-            before[y] |= before[x]
-    for k in range(len(nodes)):
+            node[core, row] = k = len(node) + len(meetings)
+            if isinstance(i, isa.Barrier):
+                earlier = sum(isinstance(j, isa.Barrier) and j.mask == i.mask for j in body[:row])
+                node[core, row] = k = meetings.setdefault((i.mask, earlier), k)
+                members[k] = members.get(k, 0) | 1 << core
+    if any(members[k] != mask for (mask, _), k in meetings.items()):
+        return "hangs"
+    before = np.zeros((len(node) + len(meetings), len(node) + len(meetings)), bool)
+    for (core, row), k in node.items():
+        i = programs[core][row]
+        for earlier in range(row):
+            before[node[core, earlier], k] |= bool(queues_of(programs[core][earlier]) & queues_of(i))
+        if isinstance(i, isa.Wait):
+            sent = [
+                m
+                for (c, r), m in node.items()
+                if isinstance(s := programs[c][r], isa.Signal) and s.counter == i.counter
+            ]
+            if len(sent) < i.value:
+                return "hangs"
+            before[sent[i.value - 1], k] = True
+    for k in range(len(before)):
         before |= np.outer(before[:, k], before[k])
     if before.diagonal().any():
         return "hangs"
-    return verdict(programs, nodes, before)
+    areas = [(k, area) for (core, row), k in node.items() for area in touch(core, programs[core][row])]
+    return verdict(areas, before, outputs)
 
 
-def verdict(programs, nodes, before) -> str:
+def verdict(areas: list[tuple[int, Area]], before: np.ndarray, outputs: list[int]) -> str:
     """What the accesses of ordered nodes amount to."""
-    accesses: dict[tuple, list[tuple[int, bool]]] = {}
-    for k, (core, row) in enumerate(nodes):
-        for place, write in touched(core, programs[core][row]):
-            accesses.setdefault(place, []).append((k, write))
-    unwritten = False
-    for ((space, _), _), seen in accesses.items():
-        for (a, a_writes), (b, b_writes) in itertools.combinations(seen, 2):
-            if a != b and (a_writes or b_writes) and not before[a, b] and not before[b, a]:
-                return "race"
-        for reader, writes in seen:
-            if not writes and space != INPUT:
-                unwritten |= not any(w and before[k, reader] for k, w in seen)
-    if unwritten:
-        return "unwritten"
-    written = {place for place, seen in accesses.items() if any(w for _, w in seen)}
-    complete = all(((OUTPUT, 0), k) in written for k in range(OUTPUT_BYTES))
-    return "safe" if complete else "incomplete"
+    for (a, first), (b, second) in itertools.combinations(areas, 2):
+        free = a == b or before[a, b] or before[b, a] or not (first.write or second.write)
+        if not free and first.memory == second.memory and len(np.intersect1d(first.places, second.places)):
+            return "race"
+    for reader, read in areas:
+        if not (read.write or isa.is_input(read.memory[0]) or read.memory[0] == isa.CONSTANTS):
+            writers = [x.places for k, x in areas if x.write and x.memory == read.memory and before[k, reader]]
+            if len(np.setdiff1d(read.places, np.concatenate([[], *writers]))):
+                return "unwritten"
+    for k, size in enumerate(outputs):
+        written = [x.places for _, x in areas if x.write and x.memory == (OUTPUT + k, 0)]
+        if len(np.unique(np.concatenate([[], *written]))) < size:
+            return "incomplete"
+    return "safe"
 
 
-def found(programs: list[list[isa.Instruction]]) -> str:
+def found(programs: dict[int, list[isa.Instruction]], **sizes) -> str:
     """The proof's answer in the words of `reference`."""
+    cores = max(core for core in programs if core != isa.MEMORY_CORE) + 1
+    rows = [program(*programs.get(core, [])) for core in [*range(cores), isa.MEMORY_CORE]]
     try:
-        check(*(program(*body) for body in programs), inputs=[16], outputs=[OUTPUT_BYTES])
+        check_programs(rows, cores=cores, **sizes)
     except CompilerError as refused:
         codes = {d.code for d in refused.diagnostics}
         for code, word in (("E715", "hangs"), ("E716", "race"), ("E717", "unwritten"), ("E718", "incomplete")):
@@ -195,11 +218,14 @@ def found(programs: list[list[isa.Instruction]]) -> str:
     return "safe"
 
 
+SIZES = dict(inputs=[16], outputs=[OUTPUT_BYTES])
+
+
 @settings(max_examples=300, deadline=None)
 @given(steps, st.sampled_from([True, True, True, False]))
 def test_the_proof_agrees_with_a_brute_force_happens_before_relation(generated, prepared):
-    programs = build(generated, prepared)
-    assert found(programs) == reference(programs)
+    programs = dict(enumerate(build(generated, prepared)))
+    assert found(programs, **SIZES) == reference(programs, SIZES["outputs"])
 
 
 @settings(max_examples=100, deadline=None)
@@ -209,8 +235,78 @@ def test_the_proof_agrees_with_brute_force_on_damaged_correct_programs(data):
     for _ in range(data.draw(st.integers(0, 3))):
         k = data.draw(st.integers(0, len(body) - 1))
         body = body[:k] + body[k + 1 :]
-    programs = [body, []]
-    assert found(programs) == reference(programs)
+    assert found({0: body}, **SIZES) == reference({0: body}, SIZES["outputs"])
+
+
+# -- programs of every instruction -----------------------------------------------------------------------------------
+def decoded(function: DeviceFunction) -> dict[int, list[isa.Instruction]]:
+    ids = [*range(function.cores), isa.MEMORY_CORE]
+    return {c: [isa.decode(row) for row in rows] for c, rows in zip(ids, function.programs, strict=True)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(isa_strategies.programs(max_length=8), st.data())
+def test_the_proof_agrees_with_brute_force_when_a_wait_or_barrier_is_lost(made, data):
+    function, programs = made.function, decoded(made.function)
+    places = [
+        (c, k) for c, body in programs.items() for k, i in enumerate(body) if isinstance(i, isa.Wait | isa.Barrier)
+    ]
+    if places and data.draw(st.integers(0, 9)):
+        core, row = data.draw(st.sampled_from(places))
+        programs[core] = programs[core][:row] + programs[core][row + 1 :]
+    outputs = [record.bytes for record in function.outputs]
+    sizes = dict(
+        inputs=[r.bytes for r in function.inputs], constants=made.constants.nbytes, workspace=function.workspace
+    )
+    assert found(programs, outputs=outputs, **sizes) == reference(programs, outputs, footprint)
+
+
+def another_order(function: DeviceFunction, seed: int) -> list[tuple[int, int]]:
+    """A random serial order that the queues allow, by running counters and barriers."""
+    rng, programs = np.random.default_rng(seed), decoded(function)
+    waiting = {
+        (c, q): [k for k, i in enumerate(body) if q in queues_of(i)] for c, body in programs.items() for q in range(3)
+    }
+    counters, order = dict.fromkeys(range(isa.COUNTERS), 0), []
+    while any(waiting.values()):
+        ready = []
+        for (core, queue), rows in waiting.items():
+            i = programs[core][rows[0]] if rows else None
+            if isinstance(i, isa.Barrier):
+                heads = [(c, waiting[c, q][:1]) for c in programs if i.mask >> c & 1 for q in range(3)]
+                met = all(rows and programs[c][rows[0]] == i for c, rows in heads)
+                together = all(
+                    len({tuple(rows) for c, rows in heads if c == m}) == 1 for m in programs if i.mask >> m & 1
+                )
+                if met and together:
+                    ready.append((core, queue))
+            elif i is not None and not (isinstance(i, isa.Wait) and counters[i.counter] < i.value):
+                ready.append((core, queue))
+        core, queue = ready[rng.integers(0, len(ready))]
+        row = waiting[core, queue][0]
+        i = programs[core][row]
+        if isinstance(i, isa.Barrier):
+            for member in programs:
+                if i.mask >> member & 1:
+                    order.append((member, waiting[member, 0][0]))
+                    for q in range(3):
+                        del waiting[member, q][0]
+            continue
+        if isinstance(i, isa.Signal):
+            counters[i.counter] += 1
+        del waiting[core, queue][0]
+        order.append((core, row))
+    return order
+
+
+@settings(max_examples=25, deadline=None)
+@given(isa_strategies.programs(max_length=8), st.integers(0, 2**32 - 1))
+def test_a_proven_function_gives_the_same_bytes_in_any_order_and_on_any_memory(made, seed):
+    proof = check_function(made.function, made.constants.nbytes)
+    inputs = isa_strategies.random_inputs(seed, special=True)
+    first = run_function(made.function, made.constants, inputs, proof.order)
+    second = run_function(made.function, made.constants, inputs, another_order(made.function, seed), poison=0xFF)
+    assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
 
 
 # -- damage ----------------------------------------------------------------------------------------------------------
