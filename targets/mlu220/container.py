@@ -335,12 +335,9 @@ class _Reader:
                 self.fail("E705", f"constant {entry['name']!r:.40} has no such type or shape", f"DATA {k}")
             dtype = numpy_dtype(entry["dtype"])
             size = dtype.itemsize * math.prod(entry["shape"])
-            if (
-                math.prod(max(d, 1) for d in entry["shape"]) > 2**40
-                or entry["offset"] != offset
-                or size > len(data) - offset
-                or entry["name"] in result
-            ):
+            if math.prod(max(d, 1) for d in entry["shape"]) > 2**40:
+                self.fail("E705", f"constant {entry['name']!r:.40} is larger than memory", f"DATA {k}")
+            if entry["offset"] != offset or size > len(data) - offset or entry["name"] in result:
                 self.fail("E705", f"constant {entry['name']!r:.40} is not where it must be", f"DATA {k}")
             result[entry["name"]] = np.frombuffer(data[offset : offset + size], dtype).reshape(entry["shape"])
             offset += size + -size % ALIGNMENT
