@@ -135,8 +135,9 @@ class _Stage:
         return f"{label}, row {int(row - self.first[core])}"
 
     def text(self, row: int) -> str:
-        words = self.rows[row]
-        return repr(isa.decode(words)) if int(words[0]) in isa.INSTRUCTIONS else f"opcode {int(words[0]):#x}"
+        from targets.mlu220.assembler import instruction_text
+
+        return instruction_text(self.rows[row])
 
     def short(self, row: int) -> str:
         """`core 0, row 5 (copy)`: how another instruction is named inside a message."""

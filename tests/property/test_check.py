@@ -265,32 +265,33 @@ def another_order(function: DeviceFunction, seed: int) -> list[tuple[int, int]]:
     """A random serial order that the queues allow, by running counters and barriers."""
     rng, programs = np.random.default_rng(seed), decoded(function)
     waiting = {
-        (c, q): [k for k, i in enumerate(body) if q in queues_of(i)] for c, body in programs.items() for q in range(3)
+        (core, queue): [k for k, i in enumerate(body) if queue in queues_of(i)]
+        for core, body in programs.items()
+        for queue in range(3)
     }
-    counters, order = dict.fromkeys(range(isa.COUNTERS), 0), []
+    counters = dict.fromkeys(range(isa.COUNTERS), 0)
+
+    def at_barrier(core: int, mask: int) -> bool:
+        heads = {tuple(waiting[core, queue][:1]) for queue in range(3)}
+        return len(heads) == 1 and () not in heads and programs[core][heads.pop()[0]] == isa.Barrier(mask=mask)
+
+    def ready(core: int, queue: int) -> bool:
+        i = programs[core][waiting[core, queue][0]]
+        if isinstance(i, isa.Barrier):
+            return all(at_barrier(member, i.mask) for member in programs if i.mask >> member & 1)
+        return not isinstance(i, isa.Wait) or counters[i.counter] >= i.value
+
+    order: list[tuple[int, int]] = []
     while any(waiting.values()):
-        ready = []
-        for (core, queue), rows in waiting.items():
-            i = programs[core][rows[0]] if rows else None
-            if isinstance(i, isa.Barrier):
-                heads = [(c, waiting[c, q][:1]) for c in programs if i.mask >> c & 1 for q in range(3)]
-                met = all(rows and programs[c][rows[0]] == i for c, rows in heads)
-                together = all(
-                    len({tuple(rows) for c, rows in heads if c == m}) == 1 for m in programs if i.mask >> m & 1
-                )
-                if met and together:
-                    ready.append((core, queue))
-            elif i is not None and not (isinstance(i, isa.Wait) and counters[i.counter] < i.value):
-                ready.append((core, queue))
-        core, queue = ready[rng.integers(0, len(ready))]
+        choices = [key for key, rows in waiting.items() if rows and ready(*key)]
+        core, queue = choices[rng.integers(0, len(choices))]
         row = waiting[core, queue][0]
         i = programs[core][row]
         if isinstance(i, isa.Barrier):
-            for member in programs:
-                if i.mask >> member & 1:
-                    order.append((member, waiting[member, 0][0]))
-                    for q in range(3):
-                        del waiting[member, q][0]
+            for member in (m for m in programs if i.mask >> m & 1):
+                order.append((member, waiting[member, 0][0]))
+                for q in range(3):
+                    del waiting[member, q][0]
             continue
         if isinstance(i, isa.Signal):
             counters[i.counter] += 1
