@@ -1,8 +1,9 @@
-"""Joining runs of instructions into one kernel call: a convolution, pooling or elementwise head and elementwise steps.
+"""Joining runs of instructions into one kernel call: a convolution, pooling or elementwise head, elementwise steps, a copy.
 
 An elementwise instruction joins the group whose last result it alone reads, when the bytes between them are dead
 afterwards. The group executes where its last member stood, so no operand of an earlier member may be overwritten in
-between, except where the member's own result stood. Every step keeps its rounding: the bytes are the same.
+between, except where the member's own result stood. Every step keeps its rounding: the bytes are the same. A copy of
+the result may end a group: the store then goes where the copy would have taken it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from runtime.dataflow import Flow, analyse
 from runtime.kernels import layout as L
 from runtime.lowering import place_vector
-from runtime.operations import Access, Geometry, Operation, merge
+from runtime.operations import SIZES, Access, Geometry, Operation, Rows, Vector, merge
 
 FLOATS = (L.TYPE_F16, L.TYPE_F32)
 
@@ -39,11 +40,15 @@ class _Fusion:
         self.operations, self.flow = operations, flow
         self.groups: dict[int, _Group] = {}
         """Last member → group."""
+        self.vectors = {k: o.vector for k, o in enumerate(operations) if o.vector is not None}
+        """Members as elementwise instructions; copies that joined a group are among them."""
 
     def run(self) -> list[Operation]:
         for index, operation in enumerate(self.operations):
             if operation.vector is not None:
                 self._add(index, operation)
+            elif operation.kernel == "copy":
+                self._add_copy(index, operation)
             elif operation.target is not None and operation.geometry is not None:
                 steps = [_rounding()] if operation.target.type == L.TYPE_F16 else []
                 self.groups[index] = _Group([index], operation.geometry, steps)
@@ -70,6 +75,25 @@ class _Fusion:
         if alone is not None:
             self.groups[index] = alone
 
+    def _add_copy(self, index: int, operation: Operation) -> None:
+        """Let a group store where a copy of its result goes."""
+        writer = self.flow.read(index, 0)
+        group = self.groups.get(writer)
+        if group is None or self.flow.readers[writer] != 1 or self.operations[writer].kernel == "copy":
+            return
+        before = self.operations[writer]
+        assert before.target is not None
+        vector = _copy_as_vector(operation, before.target.type)
+        if vector is None or before.writes[-1] != operation.reads[0]:
+            return
+        self.vectors[index] = vector
+        larger = self._express([*group.members, index], group.swapped)
+        if larger is not None and self._can_wait(larger, index):
+            del self.groups[writer]
+            self.groups[index] = larger
+        else:
+            del self.vectors[index]
+
     @staticmethod
     def _operands(operation: Operation) -> Iterator[tuple[int, bool]]:
         """(index of the read access, whether it is the second operand) that a chain may continue through."""
@@ -83,9 +107,10 @@ class _Fusion:
         """Whether `index` alone reads exactly what `writer` wrote, as floats."""
         before, operation = self.operations[writer], self.operations[index]
         vector = operation.vector
-        assert vector is not None and before.target is not None
+        assert vector is not None
         return (
             self.flow.readers[writer] == 1
+            and before.target is not None
             and before.writes[-1] == operation.reads[operand]
             and before.target.type in FLOATS
             and before.target.type == vector.source.type
@@ -105,15 +130,15 @@ class _Fusion:
         if head.vector is None:
             assert head.geometry is not None
             return [head.geometry]
-        vectors = [self.operations[m].vector for m in members]
-        plain = [Geometry(v.rows, 1, v.count) for v in vectors if v is not None]
-        return list(dict.fromkeys([*(v.natural for v in vectors if v is not None), *plain]))
+        vectors = [self.vectors[m] for m in members]
+        plain = [Geometry(v.rows, 1, v.count) for v in vectors]
+        return list(dict.fromkeys([*(v.natural for v in vectors), *plain]))
 
     def _steps(self, members: list[int], swapped: frozenset[int], geometry: Geometry) -> list[list[int]] | None:
         head = self.operations[members[0]]
         steps = [_rounding()] if head.vector is None and head.target and head.target.type == L.TYPE_F16 else []
         for member in members:
-            vector = self.operations[member].vector
+            vector = self.vectors.get(member)
             if vector is None:
                 continue
             if vector.rows * vector.count != geometry.elements:
@@ -127,7 +152,7 @@ class _Fusion:
             if step is None:
                 return None
             steps.append(step)
-        last = self.operations[members[-1]].vector
+        last = self.vectors.get(members[-1])
         return steps if last is None or last.place(last.target, geometry) is not None else None
 
     # -- time -------------------------------------------------------------------------------------------------------------
@@ -169,10 +194,12 @@ class _Fusion:
         fused = replace(first, words=dict(first.words), steps=group.steps)
         if first.vector is not None:
             place_vector(fused, group.geometry)
-        if last.vector is not None:
-            fused.target = last.vector.place(last.vector.target, group.geometry)
-            fused.target_factor = last.target_factor
-            fused.words[L.ROUNDING] = last.words[L.ROUNDING]
+        final = self.vectors[group.members[-1]]
+        fused.target = final.place(final.target, group.geometry)
+        converting = self.operations[group.members[-2]] if last.kernel == "copy" else last
+        if converting.vector is not None:
+            fused.target_factor = converting.target_factor
+            fused.words[L.ROUNDING] = converting.words[L.ROUNDING]
         fused.reads = merge([a for k, m in enumerate(group.members) for a in self._outside(group, k, m)])
         fused.writes = last.writes
         fused.core, fused.row = last.core, last.row
@@ -183,6 +210,15 @@ class _Fusion:
         reads = self.operations[member].reads
         chained = -1 if position == 0 else (1 if member in group.swapped else 0)
         return [access for k, access in enumerate(reads) if k != chained]
+
+
+def _copy_as_vector(copy: Operation, kind: int) -> Vector | None:
+    """A copy of rows as an elementwise instruction on elements of a type; None when it has more than rows."""
+    words, size = copy.words, SIZES[kind]
+    if words[L.N1] * words[L.N2] != 1 or words[L.RUN] % size:
+        return None
+    source, target = Rows(words[L.SRC], words[L.SRC0], kind), Rows(words[L.DST], words[L.DST0], kind)
+    return Vector(rows=words[L.N0], count=words[L.RUN] // size, source=source, target=target, kind=L.NOTHING)
 
 
 def _rounding() -> list[int]:

@@ -51,7 +51,7 @@ def translate(
     if options.elide:
         from runtime.elision import elide
 
-        operations = elide(operations, function, spaces)
+        operations = elide(operations, spaces, len(arena))
     statistics["after elide"] = len(operations)
     if options.fuse:
         from runtime.fusion import fuse
