@@ -7,16 +7,18 @@ place, emit. Everything before it (load, prepare, prune) is pipelines and fronte
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import Diagnostic
 from compiler.instruments import Instrument, VerifyEach
-from compiler.ir.core import Module
-from compiler.pass_manager import PassContext, PassManager, parse_pipeline, run_pipeline
-from compiler.target import Target, load_target
+from compiler.ir.core import Module, Op
+from compiler.pass_manager import PassContext, PassManager, make_pass, parse_pipeline, print_pipeline, run_pipeline
+from compiler.target import load_target
 
 if TYPE_CHECKING:
+    from compiler.frontend.lint import LintReport
     from passes.quantization.scheme import Scheme
     from targets.mlu220.container import OfflineModel
 
@@ -35,12 +37,16 @@ def calibrate(module: Module, batches: Iterable[Any], method: str = "auto", **op
     return run(module, batches, method, **options)
 
 
-def default_pipeline(target: Target, float_type: str = "f16") -> str:
-    """What `compile_model` runs: the text of `quantize` and the target's pipeline."""
-    text = f"quantize,{target.pipeline}"
-    if float_type != "f16":
-        text = ",".join(str(p) for p in parse_pipeline(text)).replace("legalize", f"legalize{{float={float_type}}}", 1)
-    return text
+def pipeline_text(float_type: str = "f16", keep_float: Sequence[str] = (), i16: Sequence[str] = ()) -> str:
+    """The pipeline from a prepared module to scheduled kernels with addresses, as text with these options."""
+    made = []
+    for pass_ in parse_pipeline(f"quantize,{TARGET}"):
+        if pass_.name == "quantize":
+            pass_ = make_pass("quantize", {"keep-float": tuple(keep_float), "i16": tuple(i16)})
+        elif pass_.name == "legalize":
+            pass_ = make_pass("legalize", {"float": float_type})
+        made.append(pass_)
+    return print_pipeline(made)
 
 
 def compile_model(
@@ -73,6 +79,45 @@ def compile_model(
     module = module.clone()
     module.attributes.update(target=target.name, board=board, cores=cores)
     watchers = [*instruments, *([VerifyEach()] if verify_each else [])]
-    text = pipeline if pipeline is not None else default_pipeline(target, float_type)
+    text = pipeline if pipeline is not None else pipeline_text(float_type)
     PassManager(text, watchers, ctx, crash_directory=crash_directory).run(module)
     return target.emit(module)
+
+
+def lint_model(path: str | Path, shapes: Any = None, bindings: Any = None, *, board: str = "m2", cores: int = 4) -> LintReport:
+    """What becomes of every node of a model, chip or host included, without data: ranges are made up, nothing is compiled."""
+    from compiler.frontend.lint import lint
+    from compiler.frontend.load import load
+
+    report = lint(path, None, shapes, bindings)
+    if not report.ok:
+        return report
+    target = load_target(TARGET, board=board, cores=cores)
+    module = prepare(load(path, shapes, bindings))
+    module = run_pipeline(module, "quantize,convert-layout", target=target, options={"scheme": _pretended_scheme(module)})
+    reasons = {
+        node: reason for op in module.main.body if op.op_name not in ("graph.return", "tensor.transpose")
+        if (reason := target.supports(op)) for node in op.location.nodes
+    }  # fmt: skip
+    return lint(path, _KnownAnswers(reasons), shapes, bindings)
+
+
+@dataclass(frozen=True)
+class _KnownAnswers:
+    """Reasons found on the prepared module, by node of the model."""
+
+    reasons: dict[str, str]
+
+    def supports(self, op: Op) -> str | None:
+        return next((self.reasons[n] for n in op.location.nodes if n in self.reasons), None)
+
+
+def _pretended_scheme(module: Module) -> Scheme:
+    """A scheme that quantises all that can be, every range being [-1, 1]."""
+    from compiler.ir.types import DType
+    from passes.quantization.layers import computed_inputs, integer_layers
+    from passes.quantization.scheme import Scheme, TensorScheme
+
+    entry = TensorScheme.clipped(DType.I8, 1.0, 1.0, "minmax")
+    names = {v.name for op in integer_layers(module.main) for v in computed_inputs(op)}
+    return Scheme(tensors=dict.fromkeys(sorted(names), entry))

@@ -1,0 +1,145 @@
+"""Groups of arguments that several verbs share, and how their texts become values.
+
+A value that does not parse is a usage error, told by argparse with the option's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import Diagnostic, error
+
+
+def model_arguments(parser: argparse.ArgumentParser, help: str = "model: .onnx, or .mlu (IR text)") -> None:
+    """MODEL and how its inputs are bound."""
+    group = parser.add_argument_group("model")
+    group.add_argument("model", type=Path, metavar="MODEL", help=help)
+    group.add_argument("--shape", action="append", default=[], type=shape, metavar="NAME=1x3x224x224", help="bind an input's symbolic dimensions; may be repeated")
+    group.add_argument("--bind", action="append", default=[], type=binding, metavar="NAME=VALUE", help="bind an integer or boolean input to a value")
+
+
+def target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Board and cores."""
+    group = parser.add_argument_group("target")
+    group.add_argument("--board", default="m2", help="m2, som, edge, or a .toml file (default: m2)")
+    group.add_argument("--cores", default=4, type=int, help="cores of the chip to use, 1 to 4 (default: 4)")
+
+
+def instrument_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to watch while passes run."""
+    group = parser.add_argument_group("watching passes")
+    group.add_argument("--dump-ir", metavar="WHEN", help="before, after or changed, optionally :pass,pass")
+    group.add_argument("--dump-dir", type=Path, metavar="DIR", help="write dumps as numbered files instead of to the terminal")
+    group.add_argument("--no-verify-each", action="store_true", help="do not verify the IR after every pass")
+    group.add_argument("--time-passes", action="store_true", help="print the time each pass took")
+    group.add_argument("--pass-stats", action="store_true", help="print what each pass counted, and why it left things alone")
+    group.add_argument("--load-pass", action="append", default=[], type=Path, metavar="FILE.py", help="make the passes of a Python file known")
+
+
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    """How images become inputs."""
+    parser.add_argument("--preprocess", metavar="size=256,crop=224,…", help="size, crop, scale, mean, std, order of images")
+
+
+def json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`x=1x3x224x224`."""
+    name, separator, sizes = text.rpartition("=")
+    try:
+        found = tuple(int(s) for s in sizes.split("x")) if sizes else ()
+    except ValueError:
+        found = (0,)
+    if not separator or not name or any(d < 1 for d in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1x3x224x224")
+    return name, found
+
+
+def binding(text: str) -> tuple[str, int | bool | list[int]]:
+    """`sr=16000`, `training=false`, `sizes=1,2`."""
+    name, separator, raw = text.rpartition("=")
+    words = {"true": True, "false": False}
+    try:
+        value = words[raw.lower()] if raw.lower() in words else [int(v) for v in raw.split(",")]
+    except ValueError:
+        separator = ""
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=INTEGER or NAME=true")
+    return name, value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def load_model(args: argparse.Namespace) -> Any:
+    """The module of MODEL."""
+    from compiler.frontend.load import load
+
+    return load(args.model, shapes=dict(args.shape), bindings=dict(args.bind))
+
+
+def load_passes(args: argparse.Namespace) -> None:
+    from compiler.pass_manager import load_pass_file
+
+    for path in args.load_pass:
+        load_pass_file(path)
+
+
+class Watching:
+    """The instruments the user asked for, and what they have to say afterwards."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from compiler.instruments import DumpIR, TimePasses
+        from compiler.pass_manager import Statistics
+
+        self.statistics = Statistics()
+        self.times = TimePasses() if args.time_passes else None
+        self.instruments: list[Any] = [self.times] if self.times else []
+        if args.dump_ir or args.dump_dir:
+            self.instruments.append(DumpIR.parse(args.dump_ir or "changed", args.dump_dir))
+        self.show_statistics = args.pass_stats
+
+    def report(self) -> None:
+        """Print times and counts, to the standard error stream."""
+        if self.times is not None:
+            print(self.times, file=sys.stderr)
+        if self.show_statistics:
+            print(self.statistics, file=sys.stderr)
+
+
+def tell(diagnostics: Iterable[Diagnostic]) -> None:
+    """Warnings, to the standard error stream."""
+    for diagnostic in diagnostics:
+        print(diagnostic.render(), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def writable(path: Path) -> Path:
+    """A path that can be written later; better told before the work than after. Raises CompilerError E101."""
+    if path.is_dir():
+        raise error("E101", "is a folder, give a file name", where=str(path))
+    if not path.parent.is_dir():
+        raise error("E101", "the folder does not exist", where=str(path.parent), help=f"mkdir -p {path.parent}")
+    return path
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Any]:
+    """A progress bar for work over a second, only on a terminal; gives a function that takes the number done."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,23 @@
+"""Make an offline model from a listing that `mluc disasm` printed, edited or not. Checksums are made anew; what the
+instructions do is proved safe when the file is run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from compiler.cli import arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.asm")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.cambricon")
+
+
+def run(args: argparse.Namespace) -> int:
+    from targets.mlu220.assembler import Listing, assemble
+
+    arguments.writable(args.output)
+    listing = Listing.load(args.file)
+    assemble(listing.text, listing.blobs, str(args.file)).save(args.output)
+    return 0

@@ -1,0 +1,134 @@
+"""Compile a model to an offline model (.cambricon), with its _twins text.
+
+Calibration data are the only other input: a folder of images (with --preprocess) or a .npz file. With --scheme, decisions
+made earlier are used instead. A .mlu file that was dumped after some pass is resumed with --pipeline and the passes that remain.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from compiler.cli import arguments
+from compiler.errors import error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.model_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.cambricon", help="the offline model")
+    group = parser.add_argument_group("quantisation")
+    group.add_argument("--calibrate", metavar="DIR|NPZ", help="images or arrays to calibrate on")
+    group.add_argument("--images", type=int, default=0, metavar="N", help="calibrate on at most N samples (default: all)")
+    group.add_argument("--method", default="auto", help="calibration method; see mluc list calibrators (default: auto)")
+    group.add_argument("--scheme", type=Path, metavar="Q.toml", help="use a scheme file instead of calibrating")
+    group.add_argument("--save-scheme", type=Path, metavar="Q.toml", help="write the scheme, to be read or edited")
+    group.add_argument("--keep-float", action="append", default=[], metavar="LAYER", help="layer name or pattern to keep in float, on the host")
+    group.add_argument("--i16", action="append", default=[], metavar="LAYER", help="layer name or pattern to compute with 16-bit integers")
+    group.add_argument("--float", choices=("f16", "f32"), default="f16", help="type of everything the matrix unit does not compute")
+    arguments.data_arguments(group)  # type: ignore[arg-type]
+    passes = parser.add_argument_group("passes")
+    passes.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration")
+    passes.add_argument("--pipeline", metavar="'a,b{x=1}'", help="run exactly these passes instead of all of mluc's")
+    arguments.target_arguments(parser)
+    arguments.instrument_arguments(parser)
+    arguments.json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    arguments.writable(args.output)
+    _check_combination(args)
+    arguments.load_passes(args)
+    watching = arguments.Watching(args)
+    module = arguments.load_model(args)
+    preprocess = _preprocess(args, module)
+    diagnostics: list[Any] = []
+    model = _compile(args, module, preprocess, watching, diagnostics)
+    model.save(args.output)
+    arguments.tell(diagnostics)
+    watching.report()
+    _report(args, model, diagnostics)
+    return 0
+
+
+def _check_combination(args: argparse.Namespace) -> None:
+    if args.calibrate and args.scheme:
+        raise error("E102", "--calibrate and --scheme exclude each other", help="a scheme is what calibration gives")
+    if args.pipeline is not None and (args.passes or args.keep_float or args.i16 or args.float != "f16"):
+        raise error("E102", "--pipeline says all the passes: -p, --keep-float, --i16 and --float must be written into it")
+    if args.save_scheme and not args.calibrate:
+        raise error("E102", "--save-scheme needs --calibrate")
+    if args.images and not args.calibrate:
+        raise error("E102", "--images needs --calibrate")
+
+
+def _preprocess(args: argparse.Namespace, module: Any) -> Any:
+    """The preprocessing asked for, noted on the input."""
+    from compiler.preprocess import Preprocess
+
+    if args.preprocess is None:
+        return None
+    found = Preprocess.parse(args.preprocess)
+    inputs = module.main.arguments
+    if len(inputs) != 1:
+        raise error("E102", f"--preprocess serves models of one input, this has {len(inputs)}")
+    inputs[0].attributes["preprocessing"] = found.as_dict()
+    return found
+
+
+def _compile(args: argparse.Namespace, module: Any, preprocess: Any, watching: Any, diagnostics: list[Any]) -> Any:
+    from compiler import driver
+
+    options: dict[str, Any] = {
+        "board": args.board, "cores": args.cores, "instruments": watching.instruments, "diagnostics": diagnostics,
+        "verify_each": not args.no_verify_each, "statistics": watching.statistics,
+    }  # fmt: skip
+    if args.pipeline is not None:
+        return driver.compile_model(module, pipeline=args.pipeline, scheme=args.scheme, **options)
+    module = driver.prepare(module, args.passes, instruments=watching.instruments, ctx=_context(args, watching))
+    scheme: Any = args.scheme
+    if args.calibrate:
+        scheme = _calibrate(args, module, preprocess)
+        if args.save_scheme:
+            scheme.save(args.save_scheme)
+    pipeline = driver.pipeline_text(float_type=args.float, keep_float=args.keep_float, i16=args.i16)
+    return driver.compile_model(module, scheme=scheme, pipeline=pipeline, **options)
+
+
+def _context(args: argparse.Namespace, watching: Any) -> Any:
+    from compiler.pass_manager import PassContext
+    from compiler.target import load_target
+
+    target = load_target("mlu220", board=args.board, cores=args.cores)
+    return PassContext(target=target, statistics=watching.statistics)
+
+
+def _calibrate(args: argparse.Namespace, module: Any, preprocess: Any) -> Any:
+    from compiler import driver
+    from compiler.preprocess import batches
+
+    names = [a.name for a in module.main.arguments]
+    samples = batches(args.calibrate, names, preprocess, args.images)
+    with arguments.progress("calibrating", args.images or None) as done:
+        return driver.calibrate(module, samples, args.method, progress=done)
+
+
+def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> None:
+    facts = {
+        "output": str(args.output), "bytes": args.output.stat().st_size, "board": model.board, "cores": model.cores,
+        "functions": [
+            {"name": f.name, "instructions": sum(len(p) for p in f.programs), "workspace": f.workspace}
+            for f in model.device_functions
+        ] + [{"name": f.name, "host": True} for f in model.host_functions],
+        "constants": int(model.constants.size), "warnings": [d.as_dict() for d in diagnostics],
+    }  # fmt: skip
+    if args.json:
+        arguments.print_json(facts)
+        return
+    print(f"{args.output}: {facts['bytes']:,} bytes, {model.cores} cores of {model.board}")
+    for function in facts["functions"]:  # type: ignore[attr-defined]
+        if function.get("host"):
+            print(f"  {function['name']}: on the host")
+        else:
+            print(f"  {function['name']}: {function['instructions']:,} instructions, workspace {function['workspace']:,} bytes")
+    print(f"  constants: {facts['constants']:,} bytes")

@@ -1,0 +1,78 @@
+"""List what mluc knows: passes, pipelines, ops, boards, calibrators or instructions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from compiler.cli import arguments
+
+Rows = list[dict[str, str]]
+
+
+def _passes() -> Rows:
+    from compiler.pass_manager import find_pass, option_fields, pass_names
+
+    rows = []
+    for name in pass_names():
+        kind = find_pass(name)
+        rows.append({"name": name, "options": ", ".join(option_fields(kind)), "summary": kind.summary()})
+    return rows
+
+
+def _pipelines() -> Rows:
+    from compiler.pass_manager import PIPELINES
+
+    return [{"name": name, "summary": text} for name, text in PIPELINES.items()]
+
+
+def _ops() -> Rows:
+    from compiler.ir.define import load_all_families
+
+    return [{"name": name, "summary": kind.signature.doc.partition("\n")[0]} for name, kind in load_all_families().items()]
+
+
+def _boards() -> Rows:
+    from targets.mlu220.hardware import board_names, load_board
+
+    return [{"name": n, "summary": f"{load_board(n).title}, {load_board(n).clock_hz / 1e6:g} MHz"} for n in board_names()]
+
+
+def _calibrators() -> Rows:
+    from passes.quantization.calibrate import AUTO
+    from passes.quantization.observers import METHODS
+
+    return [{"name": name, "summary": "what auto means" if name == AUTO else ""} for name in METHODS]
+
+
+def _instructions() -> Rows:
+    from targets.mlu220.isa import INSTRUCTIONS
+
+    return [
+        {"name": kind.name, "summary": f"{opcode:#04x}  {kind.unit.name.lower()}  " + " ".join((kind.__doc__ or "").split())}
+        for opcode, kind in sorted(INSTRUCTIONS.items())
+    ]
+
+
+LISTS: dict[str, Callable[[], Rows]] = {
+    "passes": _passes, "pipelines": _pipelines, "ops": _ops, "boards": _boards, "calibrators": _calibrators,
+    "instructions": _instructions,
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=LISTS)
+    arguments.json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    rows = LISTS[args.what]()
+    if args.json:
+        arguments.print_json(rows)
+        return 0
+    width = max((len(r["name"]) for r in rows), default=0)
+    for row in rows:
+        print(f"{row['name']:{width}}  {row['summary']}".rstrip())
+        if row.get("options"):
+            print(f"{'':{width}}  options: {row['options']}")
+    return 0

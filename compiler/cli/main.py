@@ -1,0 +1,117 @@
+"""The command `mluc`: finds the verb, runs it, and turns faults into text and exit codes.
+
+Exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 internal. A verb is a module with
+`add_arguments(parser)` and `run(args) -> int`, imported only when it is used, so that `mluc --help` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from compiler.errors import CompilerError, InternalError, did_you_mean
+
+VERBS = {
+    "compile": ("compiler.cli.compile", "compile a model to an offline model (.cambricon)"),
+    "run": ("compiler.cli.run", "run an offline model on the simulator"),
+    "profile": ("compiler.cli.profile", "say what an offline model costs on the chip"),
+    "opt": ("compiler.cli.opt", "run passes over a model or IR file"),
+    "compare": ("compiler.cli.compare", "compare a model with its quantised twin, value by value"),
+    "inspect": ("compiler.cli.inspect", "say what a model, IR file or offline model holds"),
+    "disasm": ("compiler.cli.disasm", "print the instructions of an offline model"),
+    "asm": ("compiler.cli.asm", "make an offline model from a listing"),
+    "lint": ("compiler.cli.lint", "list what becomes of every node, without compiling"),
+    "list": ("compiler.cli.listing", "list passes, pipelines, ops, boards, calibrators or instructions"),
+    "debug": ("compiler.cli.debug", "replay a crash, or bisect to the pass and rewrite that broke a result"),
+    "demo": ("compiler.cli.demo", "compile, run and score the network that comes with mluc"),
+}
+"""Verb → its module and one line of help."""
+
+OK, FAULT, USAGE, TOLERANCE, INTERNAL = 0, 1, 2, 3, 70
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="mluc", description=_DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("verb", nargs="?", metavar="VERB", help="\n".join(f"{v:9} {text}" for v, (_, text) in VERBS.items()))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    try:
+        chosen = parser.parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    if chosen.version:
+        from compiler import __version__
+
+        print(f"mluc {__version__}")
+        return OK
+    if chosen.verb is None:
+        parser.print_help()
+        return USAGE
+    if chosen.verb not in VERBS:
+        print(f"mluc: no verb {chosen.verb!r}; {did_you_mean(chosen.verb, VERBS)}", file=sys.stderr)
+        return USAGE
+    return _run_verb(chosen.verb, chosen.rest)
+
+
+_DESCRIPTION = """From a trained network to an offline model for the Cambricon MLU220, and a bit-exact simulator for it.
+The offline model is mluc's own documented format: it runs on the simulator, not on a card."""
+
+
+def _run_verb(verb: str, words: Sequence[str]) -> int:
+    place, summary = VERBS[verb]
+    module: ModuleType = importlib.import_module(place)
+    parser = argparse.ArgumentParser(
+        prog=f"mluc {verb}", description=(module.__doc__ or summary).strip(), formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--traceback", action="store_true", help="show Python's traceback of a fault")
+    module.add_arguments(parser)
+    try:
+        args = parser.parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return int(module.run(args) or 0)
+    except CompilerError as fault:
+        return _faulty(fault, args)
+    except InternalError as fault:
+        return _internal(fault, args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        print("mluc: interrupted", file=sys.stderr)
+        return 130
+    except MemoryError:
+        print("mluc: not enough memory", file=sys.stderr)
+        return FAULT
+    except Exception as fault:
+        return _internal(fault, args)
+
+
+def _faulty(fault: CompilerError, args: argparse.Namespace) -> int:
+    if args.traceback:
+        raise fault
+    if getattr(args, "json", False):
+        print(json.dumps({"ok": False, "faults": [d.as_dict() for d in fault.diagnostics]}, indent=2))
+    print(fault, file=sys.stderr)
+    return FAULT
+
+
+def _internal(fault: Exception, args: argparse.Namespace) -> int:
+    if args.traceback:
+        raise fault
+    print(f"mluc: internal error: {fault if isinstance(fault, InternalError) else f'{type(fault).__name__}: {fault}'}", file=sys.stderr)
+    print("  this is a mistake of mluc; --traceback shows where it happened", file=sys.stderr)
+    return INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

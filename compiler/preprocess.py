@@ -1,0 +1,175 @@
+"""From image files and arrays to what a model takes: preprocessing, recorded with the model, and sources of batches.
+
+`size=256,crop=224,mean=[104,117,123],std=[1,1,1],order=bgr` says it in text. The same description serves calibration, `run` and
+`compare`; it travels in the file's input record. Images need Pillow (extra `images`); `.npz` files need nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image becomes a tensor: `(pixel * scale - mean) / std`, per channel, after resizing and cropping.
+
+    size: shorter side after resizing, bilinear (0: as it is); crop: side of the centre crop (0: none); scale: 1.0 leaves pixels
+    at 0..255; order: channels as rgb, bgr or gray. mean and std are in scaled units.
+    """
+
+    size: int = 0
+    crop: int = 0
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    order: str = "rgb"
+
+    @staticmethod
+    def parse(text: str) -> Preprocess:
+        """From `key=value,…`; several numbers as `[1,2,3]` or `1:2:3`. Raises CompilerError with every fault."""
+        values: dict[str, Any] = {}
+        faults: list[Diagnostic] = []
+        for item in _items(text):
+            key, _, raw = item.partition("=")
+            key = key.strip()
+            if key not in _READERS:
+                faults.append(Diagnostic(code="E110", message=f"preprocessing has no {key!r}", help=did_you_mean(key, _READERS)))
+                continue
+            try:
+                values[key] = _READERS[key](raw.strip())
+            except ValueError:
+                faults.append(Diagnostic(code="E110", message=f"preprocessing: {key} cannot be {raw.strip()!r}", help=_HELP[key]))
+        if faults:
+            raise CompilerError(faults)
+        return Preprocess(**values)
+
+    @staticmethod
+    def of(attributes: dict[str, Any]) -> Preprocess:
+        """From what `as_dict` gave."""
+        return Preprocess(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in attributes.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for the offline model's input record."""
+        return {
+            "size": self.size, "crop": self.crop, "scale": self.scale, "mean": self.mean, "std": self.std, "order": self.order,
+        }  # fmt: skip
+
+    def __call__(self, pixels: np.ndarray, layout: str = "NCHW") -> np.ndarray:
+        """uint8 [h, w, 3] (RGB) or [h, w] → float32 [1, c, h, w], or [1, h, w, c] for NHWC."""
+        x = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+        if self.crop:
+            top, left = (x.shape[0] - self.crop) // 2, (x.shape[1] - self.crop) // 2
+            x = x[max(top, 0) : max(top, 0) + self.crop, max(left, 0) : max(left, 0) + self.crop]
+        if self.order == "bgr":
+            x = x[:, :, ::-1]
+        elif self.order == "gray":
+            x = (x if pixels.ndim == 3 else pixels[:, :, None]).mean(axis=2, keepdims=True)
+        scaled = x.astype(np.float32) * np.float32(self.scale)
+        y = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(y.transpose(2, 0, 1)[None] if layout == "NCHW" else y[None], np.float32)
+
+    def read(self, path: Path, layout: str = "NCHW") -> np.ndarray:
+        """An image file as a tensor. Raises CompilerError E111 without Pillow, E112 for a file that is no image."""
+        try:
+            from PIL import Image, UnidentifiedImageError
+        except ImportError:
+            raise error("E111", "reading images needs Pillow", help="pip install 'mluc[images]', or give a .npz file") from None
+        try:
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+                if self.size:
+                    factor = self.size / min(rgb.size)
+                    sides = (max(round(rgb.width * factor), 1), max(round(rgb.height * factor), 1))
+                    rgb = rgb.resize(sides, Image.Resampling.BILINEAR)
+                pixels = np.asarray(rgb)
+        except (OSError, UnidentifiedImageError) as fault:
+            raise error("E112", f"cannot read the image: {fault}", where=str(path)) from None
+        return self(pixels, layout)
+
+
+def _items(text: str) -> Iterator[str]:
+    """Split at commas outside brackets."""
+    depth, item = 0, ""
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            yield item
+            item = ""
+        else:
+            item += character
+    if item.strip():
+        yield item
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    parts = text.strip("[]").replace(":", ",").split(",")
+    return tuple(float(p) for p in parts)
+
+
+def _order(text: str) -> str:
+    if text not in ("rgb", "bgr", "gray"):
+        raise ValueError
+    return text
+
+
+def _size(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
+_READERS = {"size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _numbers, "order": _order}
+_HELP = {
+    "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number, such as 0.00392157 for 1/255",
+    "mean": "numbers such as [0.485,0.456,0.406]", "std": "numbers such as [0.229,0.224,0.225]", "order": "rgb, bgr or gray",
+}  # fmt: skip
+
+
+def batches(source: str | Path, names: list[str], preprocess: Preprocess | None, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Samples from a folder of images or a `.npz` file, each as {input name: array with batch axis}.
+
+    A `.npz` holds one array per input under its name, the first axis counting samples; for a model of one input, any single
+    name will do. `limit` 0 means all. Raises CompilerError E113 where nothing fits.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise error("E113", "the folder holds no images", where=str(path), help="known: " + ", ".join(IMAGE_SUFFIXES))
+        if len(names) != 1:
+            raise error("E113", f"a folder of images serves models of one input, this has {', '.join(names)}", where=str(path))
+        for file in found[: limit or None]:
+            yield {names[0]: (preprocess or Preprocess()).read(file)}
+        return
+    arrays = load_npz(path)
+    if len(names) == 1 and len(arrays) == 1:
+        arrays = {names[0]: next(iter(arrays.values()))}
+    missing = [n for n in names if n not in arrays]
+    if missing:
+        raise error(
+            "E113", f"no array for input {', '.join(missing)}", where=str(path),
+            help=f"the file holds {', '.join(arrays)}; the inputs are {', '.join(names)}",
+        )  # fmt: skip
+    counts = {len(arrays[n]) for n in names}
+    if len(counts) != 1:
+        raise error("E113", f"arrays have different numbers of samples: {sorted(counts)}", where=str(path))
+    for index in range(min(counts.pop(), limit or 1 << 60)):
+        yield {n: arrays[n][index : index + 1] for n in names}
+
+
+def load_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` or `.npy` file (never pickled objects). Raises CompilerError E114."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return {"input": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
+    except (OSError, ValueError, EOFError) as fault:
+        raise error("E114", f"cannot read arrays: {fault}", where=str(path), help="give a folder of images or a .npz file") from None
