@@ -47,19 +47,17 @@ def _phase_shape(oh, ow, kernel, strides, dilations):
 
 @_fast
 def _copy_strided(target, source, stride):
-    """target[i] = source[i * stride]; pairs are read as such, because the compiler then sees the access pattern."""
+    """target[i] = source[i * stride]; unsigned indices spare the test for negative ones, which would forbid vector
+    code."""
     if stride == 1:
         for i in range(target.size):
             target[i] = source[i]
-        return
-    done = 0
-    if stride == 2:
-        done = min(target.size, source.size // 2)
-        pairs = source[: 2 * done].reshape((done, 2))
-        for i in range(done):
-            target[i] = pairs[i, 0]
-    for i in range(done, target.size):
-        target[i] = source[i * stride]
+    elif stride == 2:
+        for i in range(target.size):
+            target[i] = source[np.uint64(2 * i)]
+    else:
+        for i in range(target.size):
+            target[i] = source[np.uint64(stride * i)]
 
 
 @_fast
@@ -284,13 +282,7 @@ def im2col_nchw(x, columns, first_row, kernel, strides, pads, dilations, ow):
                         continue
                     target[:first] = 0
                     target[beyond:] = 0
-                    source = x[channel, iy, start:]
-                    if strides[1] == 1:
-                        for i in range(beyond - first):
-                            target[first + i] = source[i]
-                    else:
-                        for i in range(beyond - first):
-                            target[first + i] = source[strides[1] * i]
+                    _copy_strided(target[first:beyond], x[channel, iy, start:], strides[1])
 
 
 @_fast

@@ -25,7 +25,8 @@ def _activation(word: object) -> str:
 
 
 class Recurrent(Op):
-    """What the recurrent layers share. `activations`: per direction, in ONNX's order; empty for the layer's defaults."""
+    """What the recurrent layers share. `activations`: per direction, in ONNX's order; empty for the layer's
+    defaults."""
 
     gates = 1
     states = 1

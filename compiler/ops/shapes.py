@@ -50,7 +50,8 @@ def plus(a: Dimension, b: Dimension) -> Dimension:
 
 
 def window_count(size: Dimension, pads: int, kernel: Dimension, stride: int, dilation: int = 1) -> Dimension:
-    """Positions of a sliding window along an axis of `size` elements with `pads` elements added, both sides together."""
+    """Positions of a sliding window along an axis of `size` elements with `pads` elements added, both sides
+    together."""
     if size is None or kernel is None:
         return None
     return (size + pads - (kernel - 1) * dilation - 1) // stride + 1
