@@ -24,7 +24,7 @@ DEPTHWISE_PASSES = 2
 ONE_PASS = [UnaryFunction.RELU, UnaryFunction.ABS, UnaryFunction.LEAKY_RELU]
 
 
-def _ceil(value: np.ndarray, unit: int) -> np.ndarray:
+def _ceil(value: np.ndarray, unit: int | np.ndarray) -> np.ndarray:
     return -(-value // unit)
 
 
@@ -121,8 +121,7 @@ def transfers(copies: np.ndarray, board: Board) -> Transfer:
     channel = np.ceil(bursts / board.ddr_bytes_per_cycle).astype(np.int64)
     own = (src.space <= isa.WRAM) & (dst.space <= isa.WRAM)
     rate = np.where(own, board.nram_bytes_per_cycle, board.sram_bytes_per_cycle)
-    port = _ceil(total, 1) // rate + (total % rate > 0)
-    port = port + (np.maximum(_segments(src), _segments(dst)) - 1) * board.segment_cycles
+    port = _ceil(total, rate) + (np.maximum(_segments(src), _segments(dst)) - 1) * board.segment_cycles
     latency = np.where(bursts > 0, board.ddr_latency_cycles, board.on_chip_latency_cycles)
     return Transfer(latency, channel, port)
 
