@@ -49,6 +49,10 @@ class Builder:
             folded = self._fold(op_class, operands, attributes)
             if folded is not None:
                 return folded
+        return self.append(op_class, *operands, **attributes)
+
+    def append(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
+        """The results of a new op that stays an op even where all of it is known."""
         op = op_class(*(self.registered(v) for v in operands), location=self.location, **attributes)
         self.function.body.append(op)
         return list(op.results)

@@ -89,7 +89,7 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
     if isinstance(x, Constant) and x.type.dtype in STORED:
         type = quant_type(n, x.type.dtype, scale, zero, axis)
         stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
-        return n.emit(quant.Dequantize, stored)
+        return n.builder.append(quant.Dequantize, stored)[0]
     return _dequantize_plain(n, x, scale, zero, axis)
 
 

@@ -1,0 +1,84 @@
+"""Quantised ONNX models: the model's own scales become types, and the integers of weights stay what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from compiler.errors import CompilerError
+
+from .onnx_graphs import agree, imported, model, node, op_names, random
+
+
+def scale(*values: float) -> np.ndarray:
+    return np.float32(values[0]) if len(values) == 1 else np.array(values, np.float32)
+
+
+def qdq_conv(zero: int = 0) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    constants = {
+        "xs": np.array(0.02, np.float32), "xz": np.array(zero, np.int8),
+        "wq": rng.integers(-127, 127, (4, 3, 3, 3), np.int8), "ws": scale(0.01, 0.02, 0.03, 0.015),
+        "wz": np.zeros(4, np.int8), "bq": rng.integers(-999, 999, 4, np.int32),
+        "bs": scale(2e-4, 4e-4, 6e-4, 3e-4), "bz": np.zeros(4, np.int32),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]), node("DequantizeLinear", ["xq", "xs", "xz"], ["xf"]),
+        node("DequantizeLinear", ["wq", "ws", "wz"], ["wf"], axis=0),
+        node("DequantizeLinear", ["bq", "bs", "bz"], ["bf"], axis=0), node("Conv", ["xf", "wf", "bf"], ["y"]),
+    ]  # fmt: skip
+    return model(nodes, {"x": (1, 3, 6, 6)}, constants=constants)
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_a_qdq_model_keeps_integers_and_scales(zero: int, tmp_path: Path) -> None:
+    proto = qdq_conv(zero)
+    module = agree(proto, [random(1, 3, 6, 6)], tmp_path, tolerance=1e-4)
+    assert op_names(module).count("quant.dequantize") == 3
+    quantised = module.main.body.first.result.type.quant
+    assert (quantised.real_step, quantised.zero_point) == (float(np.float32(0.02)), zero)
+    weights = module.constants["wq"]
+    assert (str(weights.type.dtype), weights.type.quant.axis) == ("i8", 0)
+    steps = np.ldexp(1.0, weights.type.quant.position) / module.constants[weights.type.quant.params].data
+    np.testing.assert_allclose(steps, [0.01, 0.02, 0.03, 0.015], rtol=1e-6)
+
+
+def test_integers_of_a_graph_input_are_dequantised_by_arithmetic(tmp_path: Path) -> None:
+    constants = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8)}
+    proto = model(node("DequantizeLinear", ["x", "s", "z"], ["y"]), {"x": ((4,), TensorProto.UINT8)},
+                  constants=constants)  # fmt: skip
+    module = agree(proto, [np.array([0, 100, 128, 255], np.uint8)], tmp_path)
+    assert op_names(module) == ["math.cast", "math.sub", "math.mul"]
+
+
+def test_zero_points_that_differ_per_channel_are_refused(tmp_path: Path) -> None:
+    constants = {"w": np.ones((2, 2), np.int8), "s": scale(0.1, 0.2), "z": np.array([1, 2], np.int8)}
+    proto = model(
+        [node("DequantizeLinear", ["w", "s", "z"], ["wf"]), node("MatMul", ["x", "wf"], ["y"])], {"x": (1, 2)},
+        constants=constants,
+    )  # fmt: skip
+    with pytest.raises(CompilerError, match="zero points per channel"):
+        imported(proto, tmp_path)
+
+
+def test_scales_that_are_computed_are_refused(tmp_path: Path) -> None:
+    proto = model(node("QuantizeLinear", ["x", "s"], ["y"]), {"x": (2,), "s": ()})
+    with pytest.raises(CompilerError, match=r"the scale \(input 1, 's'\) depends"):
+        imported(proto, tmp_path)
+
+
+def test_dynamic_quantisation_is_expressed_with_computed_scales(tmp_path: Path) -> None:
+    proto = model(node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), {"x": (3, 4)}, ["q", "s", "z"])
+    agree(proto, [random(3, 4)], tmp_path)
+
+
+def test_integer_matmul(tmp_path: Path) -> None:
+    proto = model(
+        node("MatMulInteger", ["a", "b", "za"], ["y"]), {"a": ((3, 4), TensorProto.UINT8)},
+        constants={"b": np.arange(8, dtype=np.int8).reshape(4, 2), "za": np.array(7, np.uint8)},
+    )  # fmt: skip
+    agree(proto, [np.arange(12, dtype=np.uint8).reshape(3, 4)], tmp_path)
