@@ -86,9 +86,9 @@ class RandomFunction:
 class _Builder:
     """Grows programs for `cores` cores and the memory core; every method appends one legal, ordered instruction."""
 
-    def __init__(self, seed: int, cores: int):
+    def __init__(self, seed: int, cores: int, dirty_padding: bool = False):
         self.rng = np.random.default_rng(seed)
-        self.cores = cores
+        self.cores, self.dirty_padding = cores, dirty_padding
         self.programs: list[list[isa.Instruction]] = [[] for _ in range(isa.MEMORY_CORE + 1)]
         self.counters = self.rng.permutation(isa.COUNTERS)
         self.issued: dict[tuple[int, int], int] = {}
@@ -335,6 +335,9 @@ class _Builder:
         limit = 1 << (8 * int(isa.TYPE_SIZES[type]) - 1)
         w = self.rng.integers(-limit, limit, shape).astype(isa.NUMPY_TYPES[type])
         packed = isa.pack_filters(w, runs)
+        if self.dirty_padding:
+            real = isa.pack_filters(np.full_like(w, -1), runs) != 0
+            packed = np.where(real, packed, self.rng.integers(0, 256, len(packed))).astype(np.uint8)
         offset = sum(len(part) for part in self.constants)
         self.constants.append(packed)
         base = self.wram[core]
@@ -419,9 +422,12 @@ def input_records() -> list[IORecord]:
     return [IORecord.dense(f"in_{DTYPE_NAMES[t]}", (INPUT_ELEMENTS[t],), DTYPE_NAMES[t]) for t in INPUT_TYPES]
 
 
-def random_function(seed: int, cores: int = 1, length: int = 8, kinds: list[str] | None = None) -> RandomFunction:
-    """A legal device function of about `length` computing instructions, of the given method names of the builder."""
-    builder = _Builder(seed, cores)
+def random_function(
+    seed: int, cores: int = 1, length: int = 8, kinds: list[str] | None = None, dirty_padding: bool = False
+) -> RandomFunction:
+    """A legal device function of about `length` computing instructions, of the given method names of the builder;
+    `dirty_padding` puts noise where filters are padded, which no result may depend on."""
+    builder = _Builder(seed, cores, dirty_padding)
     for _ in range(length):
         make: Callable[[int], None] = getattr(builder, builder.pick(kinds or KINDS))
         try:

@@ -52,7 +52,7 @@ class Copy(Instruction, opcode=0x10, unit=Unit.DMA):
         Rule("no copy from WRAM to WRAM", lambda c: (c.dst_space != WRAM) | (c.src_space != WRAM)),
         Rule(
             "a copy to or from WRAM is one dense run (n0 = n1 = n2 = 1)",
-            lambda c: ((c.dst_space != WRAM) & (c.src_space != WRAM)) | (c.n0 * c.n1 * c.n2 == 1),
+            lambda c: ((c.dst_space != WRAM) & (c.src_space != WRAM)) | ((c.n0 == 1) & (c.n1 == 1) & (c.n2 == 1)),
         ),
         OVERLAPS_ITSELF(lambda c: no_self_overlap(Copy.destination(c, merge=False))),
         APART(lambda c: disjoint(*Copy.accesses(c))),
