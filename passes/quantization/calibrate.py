@@ -15,7 +15,7 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.core import Argument, Module, Value
 from compiler.ir.types import DType
-from passes.quantization.layers import computed_inputs, integer_layers, module_hash, values_of
+from passes.quantization.layers import computed_inputs, integer_layers, module_hash, shortcuts, values_of
 from passes.quantization.observers import METHODS, HistogramObserver, RangeObserver
 from passes.quantization.scheme import RESIDUALS, WEIGHTS, Scheme, TensorScheme
 
@@ -50,7 +50,8 @@ def calibrate(
     """
     _check_options(method, bits, weights, residuals)
     method = AUTO if method == "auto" else method
-    observers = _observers(module, "minmax" if bits == 16 else method)
+    wanted = _wanted(module, residuals)
+    observers = _observers(module, "minmax" if bits == 16 else method, wanted)
     interpreter = Interpreter(module)
     seen = 0
     for batch in batches:
@@ -61,7 +62,6 @@ def calibrate(
                 progress(seen)
     if not seen:
         raise error("E526", "there are no calibration data", help="give at least one image; 64 or more are advised")
-    wanted = {v.name for op in integer_layers(module.main) for v in computed_inputs(op)}
     _check_ranges(observers, wanted)
     tensors = _entries(module, observers, wanted, method, DType.I16 if bits == 16 else DType.I8)
     return Scheme(
@@ -88,12 +88,19 @@ def _check_options(method: str, bits: int, weights: str, residuals: str) -> None
 
 
 # -- observing ---------------------------------------------------------------------------------------------------------
-def _observers(module: Module, method: str) -> dict[Value, RangeObserver]:
+def _wanted(module: Module, residuals: str) -> set[Value]:
+    """The values that will be quantised."""
+    wanted = {v for op in integer_layers(module.main) for v in computed_inputs(op)}
+    if residuals == "i8":
+        wanted |= {op.inputs[index] for op, index in shortcuts(module.main)}
+    return wanted
+
+
+def _observers(module: Module, method: str, wanted: set[Value]) -> dict[Value, RangeObserver]:
     """An observer for each float value: the method's for those to be quantised, the range for the others."""
     kind = METHODS[method][0]
-    quantised = {v for op in integer_layers(module.main) for v in computed_inputs(op)}
     return {
-        value: kind() if value in quantised else RangeObserver()
+        value: kind() if value in wanted else RangeObserver()
         for value in values_of(module.main)
         if value.type.dtype.is_float
     }
@@ -162,11 +169,11 @@ def _shape(shape: tuple) -> str:
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
-def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[str]) -> None:
+def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[Value]) -> None:
     """Raise CompilerError naming every tensor whose range means nothing."""
     faults = []
     for value, observer in observers.items():
-        if value.name not in wanted:
+        if value not in wanted:
             continue
         where = str(value.producer.location) if value.producer is not None else "an input of the model"
         if observer.not_finite:
@@ -183,12 +190,12 @@ def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[str]) -> No
 
 
 def _entries(
-    module: Module, observers: dict[Value, RangeObserver], wanted: set[str], method: str, storage: DType
+    module: Module, observers: dict[Value, RangeObserver], wanted: set[Value], method: str, storage: DType
 ) -> dict[str, TensorScheme]:
     """An entry for each value to be quantised, and for each float value fp16 could overflow on."""
     entries: dict[str, TensorScheme] = {}
     for value, observer in observers.items():
-        if value.name in wanted:
+        if value in wanted:
             used = method if isinstance(observer, HistogramObserver) else "minmax"
             clip = METHODS[used][1](observer, 127)
             entries[value.name] = TensorScheme.clipped(storage, observer.absmax, clip, used)

@@ -14,6 +14,7 @@ from typing import Literal
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
 from compiler.ir.core import Constant, Function, Module, Op
 from compiler.ir.types import DType
+from compiler.ops.quant import Dequantize
 from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
 from passes.quantization.hoist import Conversions, hoist
@@ -25,6 +26,7 @@ from passes.quantization.layers import (
     is_depthwise,
     module_hash,
     multiply_adds,
+    shortcuts,
     values_of,
 )
 from passes.quantization.scheme import Scheme
@@ -66,7 +68,8 @@ class Quantize(Pass):
         self._check_names(main, scheme)
         self._check_module(module, scheme, ctx)
         layers = self._layers(main, scheme, ctx)
-        self._check_ranges(layers, scheme)
+        residuals = list(shortcuts(main)) if scheme.residuals == "i8" else []
+        self._check_ranges(layers, residuals, scheme)
         conversions = Conversions(main.body, _Namer(main))
         by_kind: dict[tuple[Constant, DType, int | None], Constant] = {}
         layers = [layer for layer in layers if ctx.may_rewrite(f"quantize at {layer.op.name}")]
@@ -74,6 +77,7 @@ class Quantize(Pass):
         for layer in layers:
             self._quantize(module, layer, scheme, conversions, by_kind, taken)
             ctx.statistics.count(f"layers {layer.kind}")
+        self._quantize_residuals(residuals, scheme, conversions, ctx)
         ctx.statistics.count("conversions moved above an op", hoist(main.body, conversions))
         _name_float_types(main, scheme)
         module.drop_unused_constants()
@@ -143,15 +147,15 @@ class Quantize(Pass):
         help = "the matrix unit is integer only; i16 keeps the layer on the chip"
         ctx.diagnose("E528", message, op=op.op_name, where=str(op.location), help=help)
 
-    def _check_ranges(self, layers: Iterable[_Layer], scheme: Scheme) -> None:
-        """Raise CompilerError naming every tensor the layers need and the scheme does not have."""
+    def _check_ranges(self, layers: Iterable[_Layer], residuals: Iterable[tuple[Op, int]], scheme: Scheme) -> None:
+        """Raise CompilerError naming every tensor the layers and sums need and the scheme does not have."""
         faults = []
-        for layer in layers:
-            for value in computed_inputs(layer.op):
-                if value.name not in scheme.tensors:
-                    message = f"scheme has no range for {value.name!r}, an input of {layer.op.name!r}"
-                    help = f'calibrate again, or keep the layer float: [layers] {layer.op.name!r} = "float"'
-                    faults.append(Diagnostic(code="E525", op=self.name, message=message, help=help))
+        needed = [(v, layer.op) for layer in layers for v in computed_inputs(layer.op)]
+        for value, op in [*needed, *((op.inputs[index], op) for op, index in residuals)]:
+            if value.name not in scheme.tensors:
+                message = f"scheme has no range for {value.name!r}, an input of {op.name!r}"
+                help = f"calibrate again, or keep the layer float: [layers] {op.name!r} = 'float'"
+                faults.append(Diagnostic(code="E525", op=self.name, message=message, help=help))
         if faults:
             raise CompilerError(faults)
 
@@ -178,6 +182,20 @@ class Quantize(Pass):
                 quant = scheme.tensors[value.name].quant(storage)
                 layer.op.set_operand(index, conversions.of(value, quant))
         layer.op.infer_again()
+
+    def _quantize_residuals(
+        self, residuals: list[tuple[Op, int]], scheme: Scheme, conversions: Conversions, ctx: PassContext
+    ) -> None:
+        """Store the waiting operand of residual sums as integers, as the scheme's `residuals = "i8"` asks."""
+        for op, index in residuals:
+            value = op.inputs[index]
+            entry = scheme.tensors[value.name]
+            if entry.is_quantized and ctx.may_rewrite(f"quantize residual at {op.name}"):
+                real = Dequantize(conversions.of(value, entry.quant()), names=[conversions.namer(f"{value.name}.real")])
+                real.location = op.location
+                conversions.block.insert_before(op, real)
+                op.set_operand(index, real.result)
+                ctx.statistics.count("residuals i8")
 
     def _axis(self, op: Op, index: int, scheme: Scheme) -> int | None:
         """The axis of output channels of a constant operand, None for one scale."""

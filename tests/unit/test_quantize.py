@@ -114,6 +114,26 @@ def test_residual_additions_stay_float():
     assert [v.name for v in op_named(module, "y").inputs] == ["b", "r"]
 
 
+def test_residuals_are_stored_as_integers_on_request():
+    net = Network((1, 4, 8, 8))
+    hidden = net.relu(net.conv(net.x, 4, "a"), "r")
+    net.done(net.add(net.conv(hidden, 4, "b"), hidden, "y"))
+    images = [net.image()]
+    module, ctx = quantized(net, calibrate(net.module, images, "minmax", residuals="i8"))
+    assert [v.name for v in op_named(module, "y").inputs] == ["b", "r.real"]
+    assert op_named(module, "r.real").inputs[0] is op_named(module, "b").inputs[0]
+    assert ctx.statistics.of("quantize")["residuals i8"] == 1
+
+
+def test_a_shortcut_no_layer_takes_is_calibrated_for_residuals():
+    net = Network((1, 4, 8, 8))
+    early, late = net.conv(net.x, 4, "early"), net.conv(net.x, 4, "late")
+    net.done(net.add(late, early, "y"))
+    assert "early" not in calibrate(net.module, [net.image()]).tensors
+    scheme = calibrate(net.module, [net.image()], residuals="i8")
+    assert [v.name for v in op_named(quantized(net, scheme)[0], "y").inputs] == ["late", "early.real"]
+
+
 def test_weights_keep_their_name_and_float_ones_go():
     module, _ = quantized(one_conv())
     assert module.constants["c.w"].type.dtype is DType.I8
