@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.evaluate.blas import blas_threads
 from compiler.evaluate.registry import Evaluator, agrees, as_results, find_evaluator
 from compiler.ir.core import Argument, Block, Constant, Function, Module, Op, Value
 
@@ -48,14 +49,19 @@ class Plan:
 
 
 class Interpreter:
-    """Evaluates a function of a module. Raises CompilerError at once where an op has no evaluator."""
+    """Evaluates a function of a module. Raises CompilerError at once where an op has no evaluator.
 
-    def __init__(self, module: Module, function: str = "main") -> None:
+    `threads` is what matrix products use: one by default, so that results do not depend on the number of cores and
+    several interpreters do not get in each other's way.
+    """
+
+    def __init__(self, module: Module, function: str = "main", threads: int = 1) -> None:
         if function not in module.functions:
             raise error(
                 "E354", f"the module has no function @{function}", help=did_you_mean(function, module.functions)
             )
         self.module = module
+        self.threads = threads
         self.function = module.functions[function]
         self._version = module.version
         self._plan = make_plan(self.function)
@@ -70,7 +76,7 @@ class Interpreter:
             self._plan = make_plan(self.function)
             self._version = self.module.version
         arrays = match_inputs(self.function, inputs)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), blas_threads(self.threads):
             return run_plan(self._plan, arrays, observe)
 
 

@@ -61,7 +61,7 @@ def has_no_exp(path: Path) -> bool:
     return all(op.op_name != "math.exp" for op in read_module(path).ops())
 
 
-# -- bisection ----------------------------------------------------------------------------------------------------------
+# -- bisection -------------------------------------------------------------------------------------------------------
 def test_bisection_finds_the_pass_and_the_rewrite(tmp_path):
     told: list[str] = []
     module = chain()
@@ -133,7 +133,7 @@ def test_bisection_needs_a_good_start_and_a_bad_end(tmp_path, judge, message):
         bisect(chain(), [BAD], judge, directory=tmp_path)
 
 
-# -- judges -------------------------------------------------------------------------------------------------------------
+# -- judges ----------------------------------------------------------------------------------------------------------
 def test_any_command_is_a_judge(tmp_path):
     script = tmp_path / "judge.py"
     script.write_text("import sys; sys.exit('math.exp' in open(sys.argv[1]).read())")
@@ -153,7 +153,7 @@ def test_command_that_cannot_run_is_a_users_error(tmp_path, command):
         bisect(chain(), [BAD], command, directory=tmp_path)
 
 
-# -- replay -------------------------------------------------------------------------------------------------------------
+# -- replay ----------------------------------------------------------------------------------------------------------
 def test_replay_runs_what_was_left_on_the_ir_before(tmp_path, monkeypatch):
     fails = [True]
 

@@ -68,7 +68,7 @@ def titles(stream: io.StringIO) -> list[str]:
     return [line[8:-5] for line in stream.getvalue().splitlines() if line.startswith("// ----")]
 
 
-# -- dumps --------------------------------------------------------------------------------------------------------------
+# -- dumps -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -120,7 +120,7 @@ def test_dumps_are_complete_when_a_pass_fails(tmp_path, module):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00-input.mlu", "01-to-exp.mlu"]
 
 
-# -- the verifier -------------------------------------------------------------------------------------------------------
+# -- the verifier ----------------------------------------------------------------------------------------------------
 def test_verifier_checks_the_input_first():
     module = parse_module(RELU)
     module.main.body.terminator.set_operand(0, Exp(module.main.arguments[0]).result)
@@ -145,7 +145,7 @@ def test_verify_each_can_be_off(module):
     run_pipeline(module, [function_pass("break", break_it)], verify_each=False)
 
 
-# -- times and counts ---------------------------------------------------------------------------------------------------
+# -- times and counts ------------------------------------------------------------------------------------------------
 def test_times_are_per_pass(module):
     ticks = iter([0.0, 1.0, 5.0, 8.0])
     instrument = TimePasses(clock=lambda: next(ticks))

@@ -105,7 +105,7 @@ def to_exp(module: Module, ctx: PassContext) -> None:
     ctx.rewrite(module, pattern("nn.relu"), lambda m, r: r.replace(m.root, r.create(Exp, m.root.operands[0]).result))
 
 
-# -- text ---------------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------------------------
 def test_options_are_parsed_by_the_fields_types():
     text = 'everything{count=3, max-ratio=2, fast, word="a, b", mode=far, names=[x, "y z"], sizes=[1,2], limit=none}'
     assert parse_pipeline(text) == [
@@ -176,7 +176,7 @@ def test_empty_text_is_no_passes():
     assert parse_pipeline("  ") == []
 
 
-# -- faults of text -----------------------------------------------------------------------------------------------------
+# -- faults of text --------------------------------------------------------------------------------------------------
 def test_every_unknown_name_and_option_is_reported_with_the_nearest():
     with pytest.raises(CompilerError) as caught:
         parse_pipeline("simplfy,everything{cuont=1,fast=3,mode=middle},needy")
@@ -227,7 +227,7 @@ def test_option_given_twice_is_refused():
         parse_pipeline("everything{count=1,count=2}")
 
 
-# -- finding passes -----------------------------------------------------------------------------------------------------
+# -- finding passes --------------------------------------------------------------------------------------------------
 def test_names_are_listed_without_importing_passes():
     code = (
         "import sys, compiler.pass_manager as pm; pm.pass_names();"
@@ -294,7 +294,7 @@ def test_missing_pass_file_is_a_users_error(tmp_path):
         load_pass_file(tmp_path / "none.py")
 
 
-# -- plugins ------------------------------------------------------------------------------------------------------------
+# -- plugins ---------------------------------------------------------------------------------------------------------
 HARD_SWISH = """// mluc ir 1
 const @three : tensor<f32> = dense<[3.0]>
 const @six : tensor<f32> = dense<[6.0]>
@@ -352,7 +352,7 @@ def test_plugin_can_be_installed(tmp_path):
     assert "nn.hard_swish" in done.stdout
 
 
-# -- running ------------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------------------------
 def test_run_pipeline_leaves_the_module_alone(module):
     result = run_pipeline(module, [function_pass("to-exp", to_exp)])
     assert print_module(module) == RELU
@@ -396,7 +396,7 @@ def test_faults_of_a_pass_say_in_which_pass(module):
     assert caught.value.diagnostics[0].where == "node 'A'  in pass 'refuse'"
 
 
-# -- crashes ------------------------------------------------------------------------------------------------------------
+# -- crashes ---------------------------------------------------------------------------------------------------------
 def crash(module: Module, ctx: PassContext) -> None:
     """Change the module, then fail."""
     to_exp(module, ctx)

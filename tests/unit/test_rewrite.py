@@ -60,7 +60,7 @@ def to_exp(match: Match, rewriter: Rewriter) -> None:
 CONSTANT = f"const @c : {TYPE} = dense<[1.0, 2.0]>\n"
 
 
-# -- patterns -----------------------------------------------------------------------------------------------------------
+# -- patterns --------------------------------------------------------------------------------------------------------
 def test_pattern_binds_ops_and_values():
     module = module_of("%a = nn.relu %x\n%b = math.add %a, @c\nreturn %b", constants=CONSTANT)
     wanted = pattern(Add, a=pattern(Relu, bind="relu", x=anything("input")), b=constant("c"), bind="add")
@@ -131,11 +131,11 @@ def test_where_and_absent_restrict_a_match():
 
 def test_pattern_with_a_wrong_operand_name_is_a_mistake():
     module = module_of("%a = nn.relu %x\nreturn %a")
-    with pytest.raises(ValueError, match="names operand 'input', which nn.relu does not have"):
+    with pytest.raises(ValueError, match="names operand 'input'"):
         find_match(pattern(Relu, input=anything()), op(module, "a"))
 
 
-# -- rewriting ----------------------------------------------------------------------------------------------------------
+# -- rewriting -------------------------------------------------------------------------------------------------------
 def test_rewrite_keeps_names_unites_locations_and_counts():
     module = module_of("%a = math.neg %x @@n0\n%b = math.neg %a @@n1\n%c = nn.relu %b @@n2\nreturn %c")
     rule = Rule(pattern(Relu, x=pattern(Neg, x=pattern(Neg, bind="first"))), lambda m, r: r.replace(
