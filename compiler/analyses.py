@@ -1,7 +1,7 @@
 """Facts about a function that passes ask for: uses by kind, liveness, dominance.
 
-Each analysis is computed once per state of the module: the result is kept with the module's mutation counter and dropped as
-soon as that has moved. Analyses read and never change.
+Each analysis is computed once per state of the module: the result is kept with the module's mutation counter and
+dropped as soon as that has moved. Analyses read and never change.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _taken(op: Op) -> Iterator[Value]:
 
 # -- dominance ---------------------------------------------------------------------------------------------------------
 class Dominance:
-    """Whether a value is defined wherever an op runs. With one block a function, that is order, seen through regions."""
+    """Whether a value is defined wherever an op runs. With one block a function: order, seen through regions."""
 
     def __init__(self, function: Function) -> None:
         self._order = {op: i for i, op in enumerate(function.walk())}

@@ -1,8 +1,8 @@
 """Finding what broke a result: running a reproducer again, and bisection to the pass and then to the single rewrite.
 
-Any command is the judge: it gets an IR file and says with its exit code whether the module is still good (0) or not. Bisection
-searches the shortest prefix of the pipeline that is bad, then, inside its last pass, the smallest number of rewrites that
-is. It assumes that what is bad stays bad.
+Any command is the judge: it gets an IR file and says with its exit code whether the module is still good (0) or not.
+Bisection searches the shortest prefix of the pipeline that is bad, then, inside its last pass, the smallest number of
+rewrites that is. It assumes that what is bad stays bad.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def remade_target(options: dict[str, Any]) -> Any:
 # -- bisection ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Culprit:
-    """What turned a good module bad. `pass_number` counts from 1; `rewrite` from 1, 0 where no single rewrite is to blame."""
+    """What turned a good module bad. Pass and rewrite are counted from 1; rewrite 0: no single one is to blame."""
 
     pass_number: int
     pass_text: str

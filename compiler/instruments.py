@@ -1,7 +1,7 @@
 """What watches passes run: dumps, the verifier, times, counts. Each is one small class that the pass manager calls.
 
-Instruments never change the module. They take passes as they find them (a name is enough), so that this module needs to know
-nothing of pipelines.
+Instruments never change the module. They take passes as they find them (a name is enough), so that this module needs to
+know nothing of pipelines.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ DUMP_MOMENTS = ("before", "after", "changed")
 class DumpIR(Instrument):
     """Prints the IR around passes: `before`, `after`, or only where it `changed`; only for `names`, if any.
 
-    With `directory`, into numbered files `03-fuse-batchnorm.mlu` beside one `constants.safetensors` that holds every constant
-    once by content; otherwise to `stream`.
+    With `directory`, into numbered files `03-fuse-batchnorm.mlu` beside one `constants.safetensors` that holds every
+    constant once by content; otherwise to `stream`.
     """
 
     moment: str = "changed"
@@ -77,9 +77,8 @@ class DumpIR(Instrument):
         known = [p.name for p in passes]
         for name in self.names:
             if name not in known:
-                raise error(
-                    "E408", f"cannot dump around {name!r}: the pipeline has no such pass", help=did_you_mean(name, known)
-                )
+                message = f"cannot dump around {name!r}: no such pass in the pipeline"
+                raise error("E408", message, help=did_you_mean(name, known))
         if self.moment == "changed":
             self._last = print_module(module)
             self._write("00-input", self._last, module)

@@ -59,7 +59,7 @@ class PassContext:
     def rewrite(
         self, scope: Module | Function | Block, patterns: Patterns, function: RewriteFunction | None = None
     ) -> int:
-        """Rewrite to a fixpoint; returns the number of rewrites. Counts each by the function's name, declines with reasons.
+        """Rewrite to a fixpoint; returns the number of rewrites. Counts them by function, declines by reason.
 
         `ctx.rewrite(module, CONV_BN, self.fold)`, or a list of `Rule`s or (pattern, function) pairs, first ones first.
         """
@@ -93,7 +93,7 @@ def as_rules(patterns: Patterns, function: RewriteFunction | None = None) -> lis
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Base of all passes. Subclasses are frozen, keyword-only dataclasses with a `name`; fields are options with defaults.
+    """Base of all passes. Subclasses are frozen, keyword-only dataclasses with a `name`; their fields are the options.
 
     Supported kinds of options: int, float, bool, str, Literal[...], tuple[X, ...], `X | None`. A field with metadata
     `text=False` cannot be given in pipeline text.

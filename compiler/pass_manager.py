@@ -1,7 +1,7 @@
 """Runs passes over a module: instruments around each, faults that name the pass, a reproducer when one crashes.
 
-This is also where pass authors import from: `Pass`, `PassContext`, `parse_pipeline`, `print_pipeline` and the rest of the
-machinery are gathered here. What a pass changed is observed through the module's mutation counter, never declared.
+This is also where pass authors import from: `Pass`, `PassContext`, `parse_pipeline`, `print_pipeline` and the rest of
+the machinery are gathered here. What a pass changed is observed through the module's mutation counter, never declared.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class PassManager:
         if self.ctx.target is None:
             needing = sorted({p.name for p in self.passes if p.requires_target})
             if needing:
-                raise error("E409", f"these passes need a target: {', '.join(needing)}", help="give --target or --board")
+                names = ", ".join(needing)
+                raise error("E409", f"these passes need a target: {names}", help="give --target or --board")
 
 
 def _within(diagnostic: Diagnostic, pass_: Pass) -> Diagnostic:
@@ -147,8 +148,9 @@ def run_pipeline(
 ) -> Module:
     """A copy of `module` after the passes of `pipeline` (text or passes); constants' data are shared with the original.
 
-    `dump`: `before`, `after` or `changed`, optionally `:names`; to the terminal or into `dump_dir`. Further `instruments`
-    (times, counts) are run around each pass. `ctx`, if given, is used instead of a new one for `target` and `options`.
+    `dump`: `before`, `after` or `changed`, optionally `:names`; to the terminal or into `dump_dir`. Further
+    `instruments` (times, counts) are run around each pass. `ctx`, if given, is used instead of a new one for `target`
+    and `options`.
     """
     context = ctx or PassContext(target=target, options=dict(options or {}))
     watchers: list[Instrument] = [VerifyEach()] if verify_each else []  # outermost: a broken module is dumped first

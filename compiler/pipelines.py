@@ -1,8 +1,8 @@
 """Pipelines as text, both ways, and the tables by which passes and named pipelines are found.
 
-`simplify,fuse-batchnorm{max-weight-growth=16},prepare` is a list of passes; a name may also be that of a pipeline, which is
-text again. Options are typed by the pass's dataclass fields. Passes are found in a lazy table, through the entry-point group
-`mluc.passes`, or in a file; nothing is imported before its name is used.
+`simplify,fuse-batchnorm{max-weight-growth=16},prepare` is a list of passes; a name may also be that of a pipeline,
+which is text again. Options are typed by the pass's dataclass fields. Passes are found in a lazy table, through the
+entry-point group `mluc.passes`, or in a file; nothing is imported before its name is used.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def find_pass(name: str) -> type[Pass]:
 
 
 def load_pass_file(path: str | Path) -> list[type[Pass]]:
-    """Make the passes of a Python file known by their names. Raises CompilerError when there are none, or names clash."""
+    """Make the passes of a Python file known by name. Raises CompilerError for none, and for names that clash."""
     path = Path(path)
     if not path.is_file():
         raise error("E406", f"no such pass file: {path}")
@@ -111,7 +111,8 @@ def _is_pass(thing: object) -> bool:
 def _checked(kind: Any, name: str, origin: str) -> type[Pass]:
     """`kind` if it is a usable pass called `name`; otherwise CompilerError E405 saying what its author must do."""
     if not isinstance(kind, type) or not issubclass(kind, Pass):
-        raise error("E405", f"{origin} gives {kind!r} for {name!r}", help="derive the class from compiler.pass_manager.Pass")
+        help = "derive the class from compiler.pass_manager.Pass"
+        raise error("E405", f"{origin} gives {kind!r} for {name!r}", help=help)
     if kind.name != name:
         raise error("E405", f"{origin} registers {name!r} but the class calls itself {kind.name!r}")
     if not dataclasses.is_dataclass(kind) or "__dataclass_fields__" not in vars(kind):
@@ -121,7 +122,7 @@ def _checked(kind: Any, name: str, origin: str) -> type[Pass]:
 
 # -- text to passes ----------------------------------------------------------------------------------------------------
 def parse_pipeline(text: str) -> list[Pass]:
-    """Passes of pipeline text, named pipelines expanded. Raises CompilerError with every fault of the names and options."""
+    """Passes of pipeline text, named pipelines expanded. Raises CompilerError with every fault of names and options."""
     faults: list[Diagnostic] = []
     passes = list(_build(text, (), faults))
     if faults:
@@ -145,7 +146,7 @@ def _build(text: str, within: tuple[str, ...], faults: list[Diagnostic]) -> Iter
 
 
 def make_pass(name: str, options: dict[str, Any] | None = None) -> Pass:
-    """A pass by name, with options by their text names. Raises CompilerError naming every unknown or ill-typed option."""
+    """A pass by name, options by their names in text. Raises CompilerError with every unknown or ill-typed option."""
     kind = find_pass(name)
     fields = option_fields(kind)
     hints = typing.get_type_hints(kind)
@@ -174,9 +175,7 @@ def make_pass(name: str, options: dict[str, Any] | None = None) -> Pass:
 
 def option_fields(kind: type[Pass]) -> dict[str, dataclasses.Field]:
     """The options of a pass by their names in text."""
-    return {
-        f.name.replace("_", "-"): f for f in dataclasses.fields(kind) if f.init and f.metadata.get("text", True)
-    }
+    return {f.name.replace("_", "-"): f for f in dataclasses.fields(kind) if f.init and f.metadata.get("text", True)}
 
 
 def _required(field: dataclasses.Field) -> bool:
@@ -352,4 +351,5 @@ class _Reader:
 
     def _fail(self, wanted: str) -> NoReturn:
         excerpt = f"{self.text}\n{' ' * self.at}^"
-        raise error("E402", f"pipeline text: expected {wanted}", excerpt=excerpt, help="a pipeline reads a,b{option=1},c")
+        help = "a pipeline reads a,b{option=1},c"
+        raise error("E402", f"pipeline text: expected {wanted}", excerpt=excerpt, help=help)

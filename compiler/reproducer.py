@@ -1,7 +1,7 @@
-"""Reproducer files: the IR before the pass that failed, the pipeline that was left, and what the compilation was asked for.
+"""Reproducer files: the IR before the pass that failed, the pipeline that was left, what the compilation was asked for.
 
-A reproducer is an ordinary IR file whose first comment lines carry the rest, beside the side file of its constants, so it
-can be opened, edited and sent like any dump. Running one again is `compiler.bisect.replay`.
+A reproducer is an ordinary IR file whose first comment lines carry the rest, beside the side file of its constants, so
+it can be opened, edited and sent like any dump. Running one again is `compiler.bisect.replay`.
 """
 
 from __future__ import annotations

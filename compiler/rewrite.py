@@ -1,10 +1,10 @@
 """Patterns over ops and the greedy rewriter that applies them until nothing matches.
 
 A pattern says what a small piece of the graph looks like; a rewrite function changes it, or declines and says why. The
-rewriter keeps a worklist, so the work is about linear in the ops that change; it observes what happened through the module's
-mutation counter, counts every rewrite (bisection sets a limit on that count), unites the locations of the ops it
-matched, and keeps names: a new value takes the name of the value it stands for. Which rewrites are worth doing is the
-passes' business, not this module's.
+rewriter keeps a worklist, so the work is about linear in the ops that change; it observes what happened through the
+module's mutation counter, counts every rewrite (bisection sets a limit on that count), unites the locations of the ops
+it matched, and keeps names: a new value takes the name of the value it stands for. Which rewrites are worth doing is
+the passes' business, not this module's.
 
     CONV_BN = pattern(BatchNorm, x=pattern(Conv2d, bind="conv"), scale=constant(), bind="bn")
     apply_rules(module, [Rule(CONV_BN, fold)])
@@ -128,9 +128,7 @@ class OpPattern(Pattern):
             given[0], given[1] = given[1], given[0]
             yield [(p, given[indices[name]]) for name, p in self.operands.items()]
 
-    def _match_operands(
-        self, slots: Sequence[tuple[Pattern, Value | None]], state: _State
-    ) -> Iterator[_State]:
+    def _match_operands(self, slots: Sequence[tuple[Pattern, Value | None]], state: _State) -> Iterator[_State]:
         if not slots:
             yield state
             return
@@ -144,8 +142,8 @@ def pattern(
 ) -> OpPattern:
     """An op of one of `kinds` (classes or names; none: any op), its operands by name fitting `operands`.
 
-    Values between the ops of a pattern must have one use; see `shared`. For a commutative op either order of its first two
-    operands will do. `bind` names the op in the match, `where` is a condition on it.
+    Values between the ops of a pattern must have one use; see `shared`. For a commutative op either order of its first
+    two operands will do. `bind` names the op in the match, `where` is a condition on it.
     """
     names = tuple(kind if isinstance(kind, str) else kind.signature.name for kind in kinds)
     return OpPattern(names=names, operands=operands, bind=bind, where=where)
@@ -175,7 +173,7 @@ class Match:
     """One fit of a pattern: `root`, every op matched (`ops`, root first), and the bound names as attributes."""
 
     def __init__(self, root: Op, bindings: dict[str, Any], ops: tuple[Op, ...]) -> None:
-        self.root = root
+        self.root: Any = root  # an Op; Any, because rules use the fields of the op they matched
         self.bindings = bindings
         self.ops = tuple(dict.fromkeys(ops))
 
@@ -235,7 +233,7 @@ class RewriteCounter:
         return self.limit is not None and self.count >= self.limit
 
     def take(self, description: str) -> bool:
-        """Count one rewrite about to be made; False when the limit forbids it. For passes that rewrite without rules."""
+        """Count one rewrite about to be made; False when the limit forbids it. For passes without rules."""
         if self.exhausted:
             return False
         self.count += 1

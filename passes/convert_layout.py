@@ -1,9 +1,10 @@
 """`convert-layout`: spatial ops from NCHW to NHWC, with as few transposes as the graph allows.
 
-One sweep in program order. Spatial ops get `layout = "NHWC"`; ops that do not care run in the layout their operands already
-have, or the one their users want; everything else sees NCHW as before. A transpose is made only when a value is asked for in
-the layout it is not in, once per value; weights and other constants are transposed here, at compile time. Flattening is
-followed into the matmul behind it, whose rows are permuted instead. How each op's attributes move is in `layout.rules`.
+One sweep in program order. Spatial ops get `layout = "NHWC"`; ops that do not care run in the layout their operands
+already have, or the one their users want; everything else sees NCHW as before. A transpose is made only when a value is
+asked for in the layout it is not in, once per value; weights and other constants are transposed here, at compile time.
+Flattening is followed into the matmul behind it, whose rows are permuted instead. How each op's attributes move is in
+`layout.rules`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _can_reshape_to_nhwc(op: Op) -> bool:
 
 
 class _Conversion:
-    """Conversion of one function. `nhwc` and `nchw` hold a value's twin in that layout; `moved` values live in NHWC now."""
+    """Conversion of one function. `nhwc` and `nchw`: values' twins in that layout; `moved`: values living in NHWC."""
 
     def __init__(self, function: Function, ctx: PassContext) -> None:
         assert function.module is not None
@@ -121,7 +122,7 @@ class _Conversion:
             return self._convert_reduction
         return None
 
-    # -- conversions ----------------------------------------------------------------------------------------------------
+    # -- conversions ---------------------------------------------------------------------------------------------------
     def _convert(self, op: Op) -> None:
         """The same op on NHWC operands with its attributes moved."""
         kept = KEPT_OPERANDS.get(op.op_name, ())
@@ -179,7 +180,7 @@ class _Conversion:
                 old.replace_all_uses_with(result)
         self.replaced.append(op)
 
-    # -- a value in one layout or the other -----------------------------------------------------------------------------
+    # -- a value in one layout or the other ----------------------------------------------------------------------------
     def _in_nhwc(self, value: Value) -> Value:
         """The value in NHWC, transposed once, right behind its definition; constants here and now."""
         twin = self.nhwc.get(value)

@@ -1,7 +1,8 @@
-"""`fuse-batchnorm`: fold batch-norms, and scales and shifts per channel, into the convolution or matmul that feeds them.
+"""`fuse-batchnorm`: fold batch-norms, scales and shifts per channel into the convolution or matmul that feeds them.
 
-New weights are computed in f64 from correctly rounded operations and rounded once, so they are the same on every machine.
-What is not folded here (a norm in front of its convolution, norms of values something else takes) stays as it is.
+New weights are computed in f64 from correctly rounded operations and rounded once, so they are the same on every
+machine. What is not folded here (a norm in front of its convolution, norms of values something else takes) stays as it
+is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _batch_norm_of(producer: OpPattern) -> OpPattern:
 
 @dataclass(frozen=True)
 class _Affine:
-    """y = x * scale + shift per output channel, in f64; the constant that gives a new bias its name, if one was there."""
+    """y = x * scale + shift per output channel, in f64; `bias`: the constant whose name a new bias takes."""
 
     scale: np.ndarray
     shift: np.ndarray
@@ -161,7 +162,7 @@ def _channels(producer: Any) -> int:
 def _vector(value: Constant, like: Value) -> np.ndarray | None:
     """A constant with one number, or one per index of the last axis of `like`, as f64; None if it is neither."""
     shape = value.type.static_shape
-    if value.data.size == 1 or shape[-1:] == like.type.shape[-1:] and value.data.size == shape[-1]:
+    if value.data.size == 1 or (shape[-1:] == like.type.shape[-1:] and value.data.size == shape[-1]):
         return value.data.astype(np.float64).reshape(-1)
     return None
 

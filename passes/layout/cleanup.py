@@ -54,7 +54,10 @@ LAYOUT_CLEANUP = [
     *[rule for rule in MOVEMENT if rule.label in ("compose_transposes", "compose_reshapes")],
     *[rule for rule in IDENTITIES if rule.label == "drop_identity"],
     Rule(
-        pattern("tensor.transpose", where=_perm(*_SWAP_LAST), x=shared(pattern("tensor.reshape", bind="reshape", x=_TO_NCHW))),
+        pattern(
+            "tensor.transpose", where=_perm(*_SWAP_LAST),
+            x=shared(pattern("tensor.reshape", bind="reshape", x=_TO_NCHW)),
+        ),
         image_to_tokens,
     ),
     Rule(

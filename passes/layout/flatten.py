@@ -1,4 +1,4 @@
-"""Flattening of an NHWC image: instead of transposing the image, permute the rows of the matmuls that take the flat vector."""
+"""Flattening of an NHWC image: the image is not transposed, the rows of the matmuls that take the flat vector are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from passes.op_kinds import is_elementwise
 
 @dataclass
 class Flattened:
-    """What depends on the order of a flattened image: values in that order, and constants along it by (op, operand, axis)."""
+    """What depends on the order of a flattened image: values, and constants along it as (op, operand, axis)."""
 
     values: list[Value] = field(default_factory=list)
     constants: list[tuple[Op, int, int]] = field(default_factory=list)

@@ -15,8 +15,8 @@ TO_NCHW = (0, 3, 1, 2)
 
 SPATIAL = frozenset(
     {
-        "nn.conv2d", "nn.conv_transpose2d", "nn.max_pool2d", "nn.avg_pool2d", "nn.global_avg_pool", "nn.global_max_pool",
-        "nn.resize", "nn.depth_to_space", "nn.space_to_depth",
+        "nn.conv2d", "nn.conv_transpose2d", "nn.max_pool2d", "nn.avg_pool2d", "nn.global_avg_pool",
+        "nn.global_max_pool", "nn.resize", "nn.depth_to_space", "nn.space_to_depth",
     }
 )  # fmt: skip
 """Ops that the chip runs in NHWC only; they have an attribute `layout`."""

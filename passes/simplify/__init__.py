@@ -1,7 +1,7 @@
-"""`simplify`: constant folding, identities, movement of elements composed and cancelled, common subexpressions, dead code.
+"""`simplify`: constant folding, identities, movement composed and cancelled, common subexpressions, dead code.
 
-Everything here keeps the meaning of every remaining value, bit for bit except for the sign of a zero. The rules are tables in
-`folding`, `identities`, `movement` and `blocks`; rules for one target are not wanted here.
+Everything here keeps the meaning of every remaining value, bit for bit except for the sign of a zero. The rules are
+tables in `folding`, `identities`, `movement` and `blocks`; rules for one target are not wanted here.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ from compiler.ops.tensor import Reshape
 from compiler.rewrite import Declined, Match, Rewriter, Rule, pattern
 from passes.op_kinds import is_elementwise
 
-
-# -- pixel shuffles -----------------------------------------------------------------------------------------------------
+# -- pixel shuffles --------------------------------------------------------------------------------------------------
 _DEPTH_TO_SPACE = {
     (0, 1, 4, 2, 5, 3): ("CRD", 1, 2),
     (0, 3, 4, 1, 5, 2): ("DCR", 3, 1),
@@ -55,7 +54,7 @@ def _shuffle(*perms: tuple[int, ...]) -> Any:
     )
 
 
-# -- unit axes ----------------------------------------------------------------------------------------------------------
+# -- unit axes -------------------------------------------------------------------------------------------------------
 def _without_ones(value: Value) -> tuple[int | None, ...]:
     return tuple(d for d in value.type.shape if d != 1)
 

@@ -1,4 +1,4 @@
-"""Constant folding: an op of constants only is computed by the evaluator, where its meaning is the same on every machine."""
+"""Constant folding: an op of constants only is computed now, where its meaning is the same on every machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _has_constants_only(op: Op) -> bool:
 
 
 def folding_rules(max_bytes: int) -> list[Rule]:
-    """The rule that computes ops of constants; results over `max_bytes` stay unless they are no larger than the operands."""
+    """The rule that computes ops of constants, unless the result is over `max_bytes` and larger than the operands."""
 
     def fold_constants(match: Match, rewriter: Rewriter) -> object:
         op = match.root

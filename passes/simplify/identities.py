@@ -1,4 +1,4 @@
-"""Ops that give back their operand, or say twice what once is enough: one small rule each, collected in `IDENTITIES`."""
+"""Ops that give back their operand, or say twice what once is enough: a small rule each, collected in `IDENTITIES`."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def extremum_to_clip(match: Match, rewriter: Rewriter) -> object:
     number = float(uniform_value(match.bound))
     if math.isnan(number):
         return Declined("bound is NaN")
-    bound = {"low": number} if op.op_name == "math.maximum" else {"high": number}
+    bound: dict[str, Any] = {"low": number} if op.op_name == "math.maximum" else {"high": number}
     rewriter.replace(op, rewriter.create(Clip, x, **bound).result)
     return None
 

@@ -1,4 +1,4 @@
-"""Ops that only move elements, composed and cancelled: transposes, reshapes, slices, concats, pads, gathers of one index."""
+"""Ops that only move elements, composed and cancelled: transposes, reshapes, slices, concats, pads, single gathers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def compose_reshapes(match: Match, rewriter: Rewriter) -> object:
 
 def flatten_concat(match: Match, rewriter: Rewriter) -> object:
     """concat(…, concat(…) that nothing else takes, …) along one axis: one concat."""
-    root, operands = match.root, []
+    root = match.root
+    operands: list[Value] = []
     inlined = []
     for x in root.xs:
         inner = _inner_concat(root, x)
@@ -128,9 +129,7 @@ def _takes_a_concat(op: Op) -> bool:
 
 
 MOVEMENT = [
-    Rule(
-        pattern("tensor.transpose", x=shared(pattern("tensor.transpose", bind="inner"))), compose_transposes
-    ),
+    Rule(pattern("tensor.transpose", x=shared(pattern("tensor.transpose", bind="inner"))), compose_transposes),
     Rule(pattern("tensor.reshape", x=shared(pattern("tensor.reshape", bind="inner"))), compose_reshapes),
     Rule(pattern("tensor.concat", where=_takes_a_concat), flatten_concat),
     Rule(pattern("tensor.slice", x=pattern("tensor.slice", bind="inner")), compose_slices),

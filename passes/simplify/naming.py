@@ -1,4 +1,4 @@
-"""Names for the values that rewrites made in passing: schemes and reports speak of values by name, so none stays nameless."""
+"""Names for the values that rewrites made in passing: schemes and reports speak of values by name."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 * `// RUN: simplify,fuse-batchnorm`: the pipeline, run in-process with the verifier after every pass.
 * `// RUN-FAILS: ...`: the pipeline must raise CompilerError; the checks read its text.
 * `// TARGET: mlu220 board=m2 cores=4`: the target of the pass context.
-* `// CHECK: text`: a line, after the one matched before, contains the text; blanks match any blanks, `{{...}}` is a regex.
+* `// CHECK: text`: a line, after the one matched before, contains the text; blanks match any blanks, `{{...}}` is a
+  regex.
 * `// CHECK-NEXT: text`: the very next line does. `// CHECK-NOT: text`: no line between the neighbouring matches does.
 """
 
@@ -57,7 +58,7 @@ def make_target(text: str | None) -> object:
     return load_target(name, **{key: int(value) if value.isdecimal() else value for key, value in pairs})
 
 
-# -- checks -------------------------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------------------------
 def assert_checks(output: str, checks: list[tuple[str, str]]) -> None:
     """Raise AssertionError, showing the output, where a check does not hold."""
     lines = output.splitlines()
@@ -93,7 +94,7 @@ def numbered(lines: list[str]) -> str:
     return "\n".join(f"{i + 1:4}  {line}" for i, line in enumerate(lines))
 
 
-# -- the checker itself -------------------------------------------------------------------------------------------------
+# -- the checker itself ----------------------------------------------------------------------------------------------
 def test_checks_match_in_order() -> None:
     assert_checks("a = 1\nb = 2", [("CHECK", "a = 1"), ("CHECK-NEXT", "b = {{[0-9]}}")])
     with pytest.raises(AssertionError, match="is not in the output after line 2"):

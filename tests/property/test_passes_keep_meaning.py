@@ -1,7 +1,7 @@
 """Random networks give the same outputs before and after the target-neutral passes, whatever the order of the passes.
 
-Networks mix spatial ops, elementwise ops with broadcasting, movement, flattening into matmuls and reductions over any axes;
-values are reused at random, so that many are shared and several are outputs.
+Networks mix spatial ops, elementwise ops with broadcasting, movement, flattening into matmuls and reductions over any
+axes; values are reused at random, so that many are shared and several are outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ C, H, W = 4, 4, 6
 """Channels and size that the generated images keep, so that any two of them can be added."""
 
 
-# -- random networks ----------------------------------------------------------------------------------------------------
+# -- random networks -------------------------------------------------------------------------------------------------
 class Maker:
     """Grows a network of [1, C, H, W] images, one drawn layer at a time."""
 
@@ -187,7 +187,7 @@ def networks(draw: st.DrawFn) -> Module:
     return m.network.done(*[head(m, m.image() if i else m.images[-1]) for i, head in enumerate(heads)])
 
 
-# -- the laws -----------------------------------------------------------------------------------------------------------
+# -- the laws --------------------------------------------------------------------------------------------------------
 def inputs(module: Module) -> list[np.ndarray]:
     random = np.random.default_rng(1)
     return [random.normal(size=a.type.static_shape).astype(np.float32) for a in module.main.arguments]
@@ -210,7 +210,8 @@ many = settings(max_examples=40, deadline=None, suppress_health_check=list(Healt
 @many
 @given(networks())
 def test_simplify_keeps_every_bit_but_the_sign_of_zero(module):
-    # BLAS and libm may give other bits for other memory layouts of one array, so equality is to a few units in the last place.
+    # BLAS and libm may give other bits for other memory layouts of one array, so equality is to a few units in the last
+    # place.
     assert_alike(outputs(run_pipeline(module, "simplify")), outputs(module), 1e-6)
 
 

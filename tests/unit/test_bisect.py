@@ -127,10 +127,10 @@ func @main(%x: tensor<1x1x2x2xf32>) -> (tensor<1x1x1x1xf32>) {
     assert culprit.description == "nn.max_pool2d to NHWC at b"
 
 
-@pytest.mark.parametrize(("judge", "message"), [(lambda p: False, "fails on the input"), (lambda p: True, "passes after")])
-def test_bisection_needs_a_good_start_and_a_bad_end(tmp_path, judge, message):
+@pytest.mark.parametrize(("answer", "message"), [(False, "fails on the input"), (True, "passes after")])
+def test_bisection_needs_a_good_start_and_a_bad_end(tmp_path, answer, message):
     with pytest.raises(CompilerError, match=message):
-        bisect(chain(), [BAD], judge, directory=tmp_path)
+        bisect(chain(), [BAD], lambda path: answer, directory=tmp_path)
 
 
 # -- judges ----------------------------------------------------------------------------------------------------------

@@ -142,7 +142,8 @@ words = st.text(max_size=8)
 @given(
     st.builds(
         Everything, count=st.integers(), max_ratio=st.floats(allow_nan=False), fast=st.booleans(), word=words,
-        mode=st.sampled_from(["near", "far"]), names=st.lists(words).map(tuple), sizes=st.lists(st.integers()).map(tuple),
+        mode=st.sampled_from(["near", "far"]), names=st.lists(words).map(tuple),
+        sizes=st.lists(st.integers()).map(tuple),
         limit=st.none() | st.integers(), mixed=st.floats(allow_nan=False) | words,
     ).filter(lambda p: type(p.mixed) is float or p.mixed not in ("none",))
 )  # fmt: skip
@@ -209,11 +210,15 @@ def test_wrong_values_say_what_is_wanted(text, message):
 @pytest.mark.parametrize(
     ("text", "wanted", "column"),
     [
-        ("a,,b", "a pass name", 2), ("everything{count=}", "a value", 17), ("everything{1=2}", "an option name or '}'", 11),
-        ("everything{count=1", "'}'", 18), ('everything{word="x}', "a closing quote", 17), ("everything everything", "',' or the end", 11),
+        ("a,,b", "a pass name", 2),
+        ("everything{count=}", "a value", 17),
+        ("everything{1=2}", "an option name or '}'", 11),
+        ("everything{count=1", "'}'", 18),
+        ('everything{word="x}', "a closing quote", 17),
+        ("everything everything", "',' or the end", 11),
         ("everything{sizes=[1 2]}", "']'", 20),
     ],
-)  # fmt: skip
+)
 def test_syntax_faults_point_at_the_place(text, wanted, column):
     with pytest.raises(CompilerError) as caught:
         parse_pipeline(text)
@@ -233,7 +238,8 @@ def test_names_are_listed_without_importing_passes():
         "import sys, compiler.pass_manager as pm; pm.pass_names();"
         "print([m for m in sys.modules if m.split('.')[0] in ('passes', 'targets', 'networkx', 'numba', 'onnx')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PLUGIN.parent.parent)
+    root = PLUGIN.parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
     assert {"simplify", "everything"} <= set(pass_names())
 
@@ -338,8 +344,8 @@ def test_plugins_that_break_the_rules_are_named(monkeypatch, name, value, messag
 
 @pytest.mark.slow
 def test_plugin_can_be_installed(tmp_path):
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
-    subprocess.run([*install, str(PLUGIN)], check=True)
+    options = ["-q", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(PLUGIN)], check=True)
     code = (
         "from compiler.pass_manager import *; from compiler.ir.parser import parse_module; import sys;"
         "print(run_pipeline(parse_module(sys.stdin.read()), 'find-hard-swish'))"

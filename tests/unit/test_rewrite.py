@@ -34,11 +34,12 @@ TYPE = "tensor<2xf32>"
 
 
 def module_of(body: str, *, arguments: str = "%x", constants: str = "", outputs: int = 1) -> Module:
-    """A module of one function; `body` leaves the types out."""
-    lines = [line.strip() for line in body.strip().splitlines()]
-    typed = [line if line.startswith("return") else f"{line} : {TYPE}" for line in lines]
-    typed = [f"{line.split(' @@')[0]} : {TYPE} loc(\"{line.split(' @@')[1].split(' :')[0]}\")" if " @@" in line else line
-             for line in typed]  # fmt: skip
+    """A module of one function; `body` leaves the types out, and writes locations as ` @@node`."""
+    typed = []
+    for line in body.strip().splitlines():
+        text, _, node = line.strip().partition(" @@")
+        location = f'  loc("{node}")' if node else ""
+        typed.append(text if text.startswith("return") else f"{text} : {TYPE}{location}")
     inputs = ", ".join(f"{a}: {TYPE}" for a in arguments.split(", "))
     results = ", ".join([TYPE] * outputs)
     text = f"{HEADER}{constants}func @main({inputs}) -> ({results}) {{\n" + "\n".join(typed) + "\n}\n"
@@ -87,7 +88,8 @@ def test_commutative_ops_match_in_either_order_and_others_do_not():
 
 
 def test_same_name_twice_means_the_same_value():
-    module = module_of("%a = math.mul %x, %x\n%b = math.mul %x, %y\n%c = math.add %a, %b\nreturn %c", arguments="%x, %y")
+    body = "%a = math.mul %x, %x\n%b = math.mul %x, %y\n%c = math.add %a, %b\nreturn %c"
+    module = module_of(body, arguments="%x, %y")
     square = pattern(Mul, a=anything("v"), b=anything("v"))
     assert isinstance(find_match(square, op(module, "a")), Match)
     assert find_match(square, op(module, "b")) is None
@@ -228,8 +230,11 @@ def test_limit_stops_after_that_many_rewrites_and_says_which_was_last():
 
 def test_ops_only_the_match_needed_go_and_others_stay():
     module = module_of("%a = math.neg %x\n%b = nn.relu %a\n%c = math.exp %b\n%d = math.add %c, %a\nreturn %d")
-    rule = Rule(pattern(Exp, x=pattern(Relu)), lambda m, r: r.replace(m.root, r.create(Sigmoid, module.main.arguments[0]).result))
-    apply_rules(module, [rule])
+
+    def of_input(match: Match, rewriter: Rewriter) -> None:
+        rewriter.replace(match.root, rewriter.create(Sigmoid, module.main.arguments[0]).result)
+
+    apply_rules(module, [Rule(pattern(Exp, x=pattern(Relu)), of_input)])
     assert names(module) == ["a = math.neg", "c = nn.sigmoid", "d = math.add"]
 
 
