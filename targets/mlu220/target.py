@@ -68,13 +68,13 @@ class Mlu220:
         shapes = {r.type.shape for member in group for r in member.results}
         if isinstance(op, Pool | DepthwiseConv2d | Conv2d):
             return _reason_against_anchor(group, op)
-        anchored = [member for member in group if isinstance(member, Conv2d)]
+        anchored = any(isinstance(member, Conv2d | Pool | DepthwiseConv2d) for member in group)
         reduced = any(isinstance(member, Reduce) for member in group)
         domain = group[-1].results[0].type.shape if not reduced else max(shapes, key=_size)
         shape = op.results[0].type.shape
         if isinstance(op, Reduce):
             if anchored:
-                return "a reduction would keep a convolution's channels together"
+                return "a reduction keeps all channels together, which the layer before it may not fit"
             return None if op.x.type.shape == domain else "it reduces another shape"
         if shape != domain and not (reduced and shape == (*domain[:-1], 1)):
             return "its shape differs from the kernel's"
