@@ -96,6 +96,10 @@ class Packer:
             self.scratch = max(self.scratch, L.SCRATCH_PANEL + len(masks) * 4 * L.PANEL)
         if d[L.CHAIN] == 0:
             d[L.CHAIN] = kernel_address("chain")  # a convolution that only stores sums still prepares its chain
+        form = common_form(operation)
+        if form is not None and operation.kernel == "conv":
+            for word, value in form.items():
+                d[word] = value
         parts = _parts(operation.work, CHUNK_MACS)
         tiles, panels = -(-operation.geometry.pixels // L.TILE), -(-operation.geometry.columns // L.PANEL)
         _cut(d, min(parts, tiles), panels, parts)
@@ -156,6 +160,70 @@ class Packer:
 
     def _pack_fill(self, d: np.ndarray, operation: Operation) -> None:
         d[L.CHUNKS] = min(_parts(operation.work, CHUNK_BYTES), int(d[L.N0]))
+
+
+_ADD, _MUL, _MAX, _MIN, _RELU = 0, 2, 3, 4, L.UNARY_BASE
+
+
+def common_form(operation: Operation) -> dict[int, int] | None:
+    """Words that describe a convolution's steps in the form of `kernels.epilogue`, or None when they do not have it."""
+    target, steps, geometry = operation.target, operation.steps, operation.geometry
+    if target is None or geometry is None or target.type not in (L.TYPE_I8, L.TYPE_F16, L.TYPE_F32):
+        return None
+    if operation.words.get(L.ROUNDING) and target.type == L.TYPE_I8:
+        return None
+    rounds = bool(steps) and steps[0][L.KIND] == L.NOTHING
+    words = {
+        L.FORM: 1, L.FORM_ROUNDS: int(rounds), L.FORM_SCALE: -1, L.FORM_BIAS: -1, L.FORM_RESIDUAL: -1, L.FORM_POST: 0,
+        L.POST_FACTOR: float_bits(1.0),
+    }  # fmt: skip
+    low, high = np.float32(-np.inf), np.float32(np.inf)
+    stage = 0
+    for k, step in enumerate(steps):
+        if bool(step[L.ROUND]) != rounds and not (k == len(steps) - 1 and target.type == L.TYPE_F16):
+            return None
+        if k == 0 and rounds:
+            continue
+        found = _stage(step, rounds, geometry.columns)
+        if found is None or found < stage or (found == stage and found != _CLAMP):
+            return None
+        stage = found
+        constant = np.array(step[L.CONSTANT], np.int64).astype(np.int32).view(np.float32)
+        if found == _CLAMP:
+            value = np.float32(0) if step[L.KIND] == _RELU else constant
+            if rounds:
+                with np.errstate(over="ignore"):
+                    value = np.float32(np.float16(value))
+            if np.isnan(value) or (value == 0 and np.signbit(value) == (step[L.KIND] != _MIN)):
+                return None
+            if step[L.KIND] == _MIN:
+                high = min(high, value)
+            elif high != np.inf:
+                return None
+            else:
+                low = max(low, value)
+        elif found == _POST:
+            words |= {L.FORM_POST: 1, L.POST_FACTOR: step[L.CONSTANT]}
+        else:
+            words[(L.FORM_SCALE, L.FORM_BIAS, L.FORM_RESIDUAL)[found - 1]] = k
+    if low > high:
+        return None
+    return words | {L.CLAMP_LOW: float_bits(float(low)), L.CLAMP_HIGH: float_bits(float(high))}
+
+
+_SCALE, _BIAS, _RESIDUAL, _CLAMP, _POST = range(1, 6)
+
+
+def _stage(step: list[int], rounds: bool, columns: int) -> int | None:
+    """Which part of the common form a step can be."""
+    kind, mode = step[L.KIND], step[L.MODE]
+    if kind == _RELU or (kind in (_MAX, _MIN) and mode == L.CONST):
+        return _CLAMP
+    if mode == L.CYCLE and step[L.PERIOD] == columns:
+        return {_MUL: _SCALE, _ADD: _BIAS}.get(kind)
+    if mode == L.FULL and kind == _ADD:
+        return _RESIDUAL if step[L.OPERAND_TYPE] == (L.TYPE_F16 if rounds else L.TYPE_F32) else None
+    return _POST if mode == L.CONST and kind == _MUL else None
 
 
 def _without_last_rounding(operation: Operation) -> list[list[int]]:

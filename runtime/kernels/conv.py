@@ -12,6 +12,7 @@ import numpy as np
 from runtime.kernels import vnni
 from runtime.kernels.build import inlined, kernel
 from runtime.kernels.elementwise import share
+from runtime.kernels.epilogue import finish_tile, prepare_form
 from runtime.kernels.layout import (
     CHAIN,
     CHUNKS,
@@ -19,6 +20,7 @@ from runtime.kernels.layout import (
     FILTER_TYPE,
     FILTERS,
     FIX_FACTOR,
+    FORM,
     K_STEPS,
     OFFSETS,
     OUT_WIDTH,
@@ -174,7 +176,10 @@ def conv(arena, descriptor, chunk, scratch):
         columns = min(PANEL, right - column)
         filters = panel_of(arena, d, column // PANEL, scratch)
         prepare_panel(d, filters, start)
-        call_chain(d[CHAIN], arena, descriptor, scratch, 0, TILE, column, columns, 1)
+        if d[FORM]:
+            prepare_form(arena, d, scratch, column, columns)
+        else:
+            call_chain(d[CHAIN], arena, descriptor, scratch, 0, TILE, column, columns, 1)
         for pixel in range(first, end, TILE):
             pixels = min(TILE, end - pixel)
             row_addresses(arena, d, rows, pixel, pixels)
@@ -184,6 +189,9 @@ def conv(arena, descriptor, chunk, scratch):
                 combine_32(d[PARTIAL], stored, sums, pixels, columns, d[COLUMNS])
                 if d[PARTIAL] != LAST:
                     continue
+            if d[FORM]:
+                finish_tile(arena, d, scratch, sums, pixel, pixels, column, columns)
+                continue
             widen_32(sums, scratch + SCRATCH_VALUE, pixels, columns, factor)
             call_chain(d[CHAIN], arena, descriptor, scratch, pixel, pixels, column, columns, 0)
 

@@ -26,6 +26,9 @@ REUSE = 24
 # -- convolution
 FILTERS, OFFSETS, K_STEPS, FIX_FACTOR, PARTIAL, PARTIAL_SUMS, FILTER_TYPE, PANEL_BYTES, TAIL_MASK = range(24, 33)
 
+# -- the common form of a convolution's epilogue (see `epilogue.py`); steps by their number, -1 where missing
+FORM, FORM_ROUNDS, FORM_SCALE, FORM_BIAS, FORM_RESIDUAL, FORM_POST, POST_FACTOR, CLAMP_LOW, CLAMP_HIGH = range(33, 42)
+
 # -- windows: pooling and depthwise
 KH, KW, DILATION_Y, DILATION_X, FUNCTION_CODE, WINDOW_FACTOR, WEIGHTS = range(24, 31)
 
