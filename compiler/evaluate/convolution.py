@@ -58,7 +58,7 @@ def convolve(
 def _depthwise(x: np.ndarray, w: np.ndarray, window: Window, layout: str, shape: tuple[int, ...]) -> np.ndarray:
     from compiler.evaluate import kernels
 
-    y = np.zeros(shape, x.dtype)
+    y = np.empty(shape, x.dtype)
     pads = window.pads[:2]
     if layout == "NCHW":
         taps = np.ascontiguousarray(w[:, 0])

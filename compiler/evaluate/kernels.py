@@ -194,26 +194,50 @@ def max_pool_nchw(x, y, kernel, strides, pads, dilations, lowest):
 
 # -- pixels ----------------------------------------------------------------------------------------------------------
 @_fast
+def _taps_inside(start, dilation, size, kernel):
+    """The range of taps of a window at `start` that lie inside `size` elements."""
+    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
+    beyond = 0 if start >= size else (size - 1 - start) // dilation + 1
+    return first, min(kernel, beyond)
+
+
+@_fast
+def _multiply_pixels(target, source, weights, first, beyond, start, dilation):
+    """target += pixels of one row times their taps' weights, three taps at a time."""
+    c = target.size
+    kx = first
+    while kx + 3 <= beyond:
+        x = start + kx * dilation
+        a, b, d = source[x], source[x + dilation], source[x + 2 * dilation]
+        wa, wb, wd = weights[kx], weights[kx + 1], weights[kx + 2]
+        for i in range(c):
+            target[i] += a[i] * wa[i] + b[i] * wb[i] + d[i] * wd[i]
+        kx += 3
+    while kx < beyond:
+        a, wa = source[start + kx * dilation], weights[kx]
+        for i in range(c):
+            target[i] += a[i] * wa[i]
+        kx += 1
+
+
+@_fast
 def depthwise_nhwc(x, w, y, strides, pads, dilations):
-    """y += depthwise convolution of x [n, h, w, c] with w [kh, kw, c]."""
+    """y = depthwise convolution of x [n, h, w, c] with w [kh, kw, c]."""
     n, height, width, c = x.shape
     kh, kw = w.shape[0], w.shape[1]
     oh, ow = y.shape[1], y.shape[2]
     for image in range(n):
         for oy in range(oh):
+            top = oy * strides[0] - pads[0]
+            ky_first, ky_beyond = _taps_inside(top, dilations[0], height, kh)
             for ox in range(ow):
+                left = ox * strides[1] - pads[1]
+                first, beyond = _taps_inside(left, dilations[1], width, kw)
                 target = y[image, oy, ox]
-                for ky in range(kh):
-                    iy = oy * strides[0] + ky * dilations[0] - pads[0]
-                    if iy < 0 or iy >= height:
-                        continue
-                    for kx in range(kw):
-                        ix = ox * strides[1] + kx * dilations[1] - pads[1]
-                        if 0 <= ix < width:
-                            source = x[image, iy, ix]
-                            weights = w[ky, kx]
-                            for i in range(c):
-                                target[i] += source[i] * weights[i]
+                target[:] = 0
+                for ky in range(ky_first, ky_beyond):
+                    source = x[image, top + ky * dilations[0]]
+                    _multiply_pixels(target, source, w[ky], first, beyond, left, dilations[1])
 
 
 @_fast
@@ -290,19 +314,23 @@ def im2col_nhwc(x, columns, first_row, kernel, strides, pads, dilations, ow):
     """columns [rows * ow, kh, kw, c] = the windows of image x [h, w, c] for output rows from `first_row` on."""
     height, width, c = x.shape
     for index in range(columns.shape[0]):
-        oy = first_row + index // ow
-        ox = index % ow
+        top = (first_row + index // ow) * strides[0] - pads[0]
+        left = (index % ow) * strides[1] - pads[1]
+        first, beyond = _taps_inside(left, dilations[1], width, kernel[1])
         for ky in range(kernel[0]):
-            iy = oy * strides[0] + ky * dilations[0] - pads[0]
-            for kx in range(kernel[1]):
-                ix = ox * strides[1] + kx * dilations[1] - pads[1]
-                target = columns[index, ky, kx]
-                if iy < 0 or iy >= height or ix < 0 or ix >= width:
-                    target[:] = 0
-                else:
-                    source = x[iy, ix]
-                    for i in range(c):
-                        target[i] = source[i]
+            iy = top + ky * dilations[0]
+            target = columns[index, ky].reshape(kernel[1] * c)
+            if iy < 0 or iy >= height or first >= beyond:
+                target[:] = 0
+                continue
+            target[: first * c] = 0
+            target[beyond * c :] = 0
+            row = x[iy].reshape(width * c)
+            if dilations[1] == 1:  # the taps of a row are one run
+                _copy_strided(target[first * c : beyond * c], row[(left + first) * c :], 1)
+            else:
+                for kx in range(first, beyond):
+                    _copy_strided(target[kx * c : (kx + 1) * c], row[(left + kx * dilations[1]) * c :], 1)
 
 
 @_fast
