@@ -16,7 +16,8 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean
 from compiler.ir.core import Module
 from compiler.pass_context import Pass, PassContext
 from passes.layers import layer_names, matching, parameters, reject_quantised, unmatched
-from passes.pruning.groups import Group, dependencies
+from passes.pruning.flow import dependencies
+from passes.pruning.groups import Group
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Op
+from compiler.ir.core import Constant, Function, Op
 from passes.pruning.groups import Channels, Dependencies
 
 Rule = Callable[[Any, Dependencies], Channels | None]
@@ -370,3 +370,13 @@ RULES: dict[str, Rule] = {
     "tensor.tile": tile,
 }
 """Op name → rule."""
+
+
+def dependencies(function: Function, keep: Callable[[Op], bool] = lambda op: False) -> Dependencies:
+    """Follow channels through a function."""
+    found = Dependencies(keep)
+    for op in function.body:
+        channels = RULES.get(op.op_name, not_understood)(op, found)
+        if channels is not None:
+            found.channels[op.result] = channels
+    return found

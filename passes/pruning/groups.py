@@ -196,15 +196,3 @@ def _name(origins: list[str]) -> str:
     if len(origins) <= 2:
         return " + ".join(origins)
     return f"{origins[0]} + {len(origins) - 1} more"
-
-
-def dependencies(function: Function, keep: Callable[[Op], bool] = lambda op: False) -> Dependencies:
-    """Follow channels through a function."""
-    from passes.pruning.flow import RULES, not_understood
-
-    found = Dependencies(keep)
-    for op in function.body:
-        channels = RULES.get(op.op_name, not_understood)(op, found)
-        if channels is not None:
-            found.channels[op.result] = channels
-    return found

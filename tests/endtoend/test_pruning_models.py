@@ -12,7 +12,7 @@ from compiler.frontend.load import load
 from compiler.ir.core import Module
 from compiler.ir.verifier import verify
 from compiler.pass_manager import PassContext, run_pipeline
-from passes.pruning.groups import dependencies
+from passes.pruning.flow import dependencies
 from tests.endtoend.core_models import CORE_MODELS, CoreModel
 
 ONNX = [m for m in CORE_MODELS if m.file.endswith(".onnx")]

@@ -16,7 +16,7 @@ from compiler.ir.core import Module, Value
 from compiler.ir.verifier import verify
 from compiler.pass_context import PassContext
 from passes.pruning.channels import PruneChannels, kept_channels, small_multiple
-from passes.pruning.groups import dependencies
+from passes.pruning.flow import dependencies
 from tests.networks import Network, run
 
 Layer = Callable[[Network, Value, str], Value]

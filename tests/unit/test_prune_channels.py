@@ -12,7 +12,7 @@ from compiler.pass_context import PassContext
 from compiler.pipelines import make_pass
 from compiler.rewrite import RewriteCounter
 from passes.pruning.channels import PruneChannels
-from passes.pruning.groups import dependencies
+from passes.pruning.flow import dependencies
 from tests.networks import Network, op_named
 
 
