@@ -1,4 +1,4 @@
-"""Hypothesis strategies for IR: types, attribute values, constants and whole valid modules; and the `test.` ops they use."""
+"""Hypothesis strategies for IR: types, attribute values, constants, whole valid modules; the `test.` ops they use."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ class _Maker:
 
 
 @st.composite
-def modules(draw: DrawFn, max_ops: int = 6) -> Module:
-    """A valid module: constants (per-axis quantised ones too), functions with calls, kernels, and names of every sort."""
+def modules(draw: DrawFn) -> Module:
+    """A valid module: constants (per-axis quantised ones too), functions with calls, kernels, names of every sort."""
     module = Module(draw(attribute_tables))
     if draw(st.booleans()):
         module.attributes["source"] = "m.onnx"

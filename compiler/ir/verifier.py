@@ -37,9 +37,13 @@ def faults(module: Module, level: str | None = None) -> list[Diagnostic]:
     rules = rules_of(level) if level is not None else []
     excerpts = Excerpts()
     found = [*_module_faults(module)]
+    walkable = True
     for name, function in module.functions.items():
-        found += _Checker(module, function, excerpts).run(name)
-    found += _recursion_faults(module, excerpts)
+        checker = _Checker(module, function, excerpts)
+        found += checker.run(name)
+        walkable &= checker.walkable
+    if walkable:
+        found += _recursion_faults(module, excerpts)
     if not found:
         for rule in rules:
             found += rule(module, excerpts)
@@ -199,6 +203,7 @@ class _Checker:
         self.function = function
         self.excerpts = excerpts
         self.found: list[Diagnostic] = []
+        self.walkable = True
         self.checked_types: set[TensorType] = set()
         self.where = f"function @{function.name}"
 
@@ -211,9 +216,21 @@ class _Checker:
         self.found += _attribute_faults(function.attributes, self.where)
         if function.body.owner is not function:
             self.found.append(_fault("E305", "its body belongs to something else", self.where))
-        self.block(function.body, "graph.return", None)
-        self.output_names()
+        self.walkable = self.all_links(function.body)
+        if self.walkable:
+            self.block(function.body, "graph.return", None)
+            self.output_names()
         return self.found
+
+    def all_links(self, body: Block) -> bool:
+        """Whether iteration over every block of the function ends; nothing else is safe to look at where it does not."""
+        blocks = [body]
+        while blocks:
+            block = blocks.pop()
+            if not self.links(block):
+                return False
+            blocks += [region.block for op in block for region in op.regions]
+        return True
 
     def output_names(self) -> None:
         names = self.function.attributes.get("outputs")
@@ -231,8 +248,6 @@ class _Checker:
                 self.found.append(_fault("E305", f"stands at {index} but says {argument.index}", where))
             self.found += _attribute_faults(argument.attributes, where)
             self.value(argument, where)
-        if not self.links(block):
-            return
         for op in block:
             self.terminator(op, block, terminator)
             self.operands(op, block, defined)
@@ -250,7 +265,7 @@ class _Checker:
             self.found.append(_fault("E305", f"has no ops; it must end with {terminator}", self.where))
 
     def links(self, block: Block) -> bool:
-        """Whether `previous`, `next`, `first`, `last` and the length agree; nothing else is safe to read where not."""
+        """Whether `previous`, `next`, `first`, `last` and the length agree."""
         count, previous, op = 0, None, block.first
         while op is not None and op.previous is previous and op.block is block and count <= block._length:
             previous, op, count = op, op.next, count + 1

@@ -87,7 +87,8 @@ def test_damaged_text_is_parsed_or_refused_with_diagnostics(module: Module, data
     text = print_module(module, inline_constants=True)
     begin = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(begin, min(len(text), begin + 12)))
-    noise = data.draw(st.one_of(st.just(""), st.text(max_size=3), st.sampled_from(["{", "}", '"', "%", "\n", "//", "loc("])))
+    marks = st.sampled_from(["{", "}", '"', "%", "\n", "//", "loc("])
+    noise = data.draw(st.one_of(st.just(""), st.text(max_size=3), marks))
     with contextlib.suppress(CompilerError):
         parse_module(text[:begin] + noise + text[end:])
 
