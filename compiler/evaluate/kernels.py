@@ -223,7 +223,7 @@ def _multiply_pixels(target, source, weights, first, beyond, start, dilation):
 @_fast
 def depthwise_nhwc(x, w, y, strides, pads, dilations):
     """y = depthwise convolution of x [n, h, w, c] with w [kh, kw, c]."""
-    n, height, width, c = x.shape
+    n, height, width = x.shape[:3]
     kh, kw = w.shape[0], w.shape[1]
     oh, ow = y.shape[1], y.shape[2]
     for image in range(n):

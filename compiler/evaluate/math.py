@@ -126,7 +126,19 @@ def clip(op: Op, x: np.ndarray) -> np.ndarray:
     return kernels.clip(x, low, high)
 
 
-@evaluator("math.cast", folds=True)
+def _cast_folds(op: Op) -> bool:
+    """Floats beyond an integer type's range convert to whatever the machine likes."""
+    (x,) = op.inputs
+    to = op.attributes["to"]
+    if not (x.type.dtype.is_float and to.is_integer):
+        return True
+    if not isinstance(x, Constant):
+        return False
+    limits, wide = np.iinfo(to.numpy), x.data.astype(np.float64)
+    return bool(np.all((wide > limits.min - 1.0) & (wide < limits.max + 1.0)))
+
+
+@evaluator("math.cast", folds=_cast_folds)
 def cast(op: Op, x: np.ndarray) -> np.ndarray:
     """To i1: x != 0. f64 to a 16-bit float rounds once."""
     to = op.to.numpy  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from compiler.ir.core import Function, Module, Op, Region, Value
 from compiler.ir.define import FAMILIES, load_all_families, op, operand, result
 from compiler.ir.types import DType, QuantType, TensorType
 from compiler.ops.graph import Call, Kernel, Return, Yield
-from compiler.ops.math import Add, Exp, Mul, Neg, Pow
+from compiler.ops.math import Add, Cast, Exp, Mul, Neg, Pow
 from compiler.ops.nn import Conv2d, MatMul, Relu
 from compiler.ops.reduce import Sum
 from compiler.ops.tensor import Reshape
@@ -243,6 +243,14 @@ def test_a_power_folds_where_it_is_one_rounded_operation() -> None:
     (x,) = arguments(VECTOR)
     square, cube = (module.add_constant("e", np.array([e], np.float32)) for e in (2.0, 3.0))
     assert foldable(Pow(x, square)) and not foldable(Pow(x, cube)) and not foldable(Pow(x, x))
+
+
+def test_a_cast_to_integers_folds_where_every_machine_agrees() -> None:
+    module = Module()
+    near, far = (module.add_constant("c", np.array([v], np.float32)) for v in (127.9, 300.0))
+    (x,) = arguments(VECTOR)
+    assert foldable(Cast(near, to=DType.I8)) and foldable(Cast(x, to=DType.F16))
+    assert not foldable(Cast(far, to=DType.I8)) and not foldable(Cast(x, to=DType.I8))
 
 
 def test_what_has_no_evaluator_does_not_fold() -> None:
