@@ -18,6 +18,9 @@ from compiler.rewrite import OpPattern, RewriteCounter, RewriteFunction, Rule, a
 Patterns: TypeAlias = OpPattern | Rule | Sequence["Rule | tuple[OpPattern, RewriteFunction]"]
 
 
+_DECLINED = " declined: "
+
+
 @dataclass
 class Statistics:
     """What passes counted, by pass and reason: "merged", "fold declined: scale too large"."""
@@ -34,11 +37,24 @@ class Statistics:
         """The counts of all runs of a pass."""
         return self.counts.get(name, Counter())
 
+    def left_alone(self, name: str) -> dict[str, dict[str, int]]:
+        """What a pass declined: rewrite → reason → how often."""
+        found: dict[str, dict[str, int]] = {}
+        for reason, amount in sorted(self.of(name).items()):
+            label, declined, why = reason.partition(_DECLINED)
+            if declined:
+                found.setdefault(label, {})[why] = amount
+        return found
+
     def __str__(self) -> str:
         lines = []
         for name, counts in self.counts.items():
             lines.append(name)
-            lines += [f"  {amount:6}  {reason}" for reason, amount in sorted(counts.items())]
+            done = {reason: amount for reason, amount in counts.items() if _DECLINED not in reason}
+            lines += [f"  {amount:6}  {reason}" for reason, amount in sorted(done.items())]
+            for label, reasons in self.left_alone(name).items():
+                why = ", ".join(f"{amount} {reason}" for reason, amount in reasons.items())
+                lines.append(f"  {sum(reasons.values()):6}  left alone by {label}: {why}")
         return "\n".join(lines)
 
 
@@ -68,7 +84,7 @@ class PassContext:
             self.statistics.count(label, amount)
         for reason, amount in result.declined.items():
             label, _, why = reason.partition(": ")
-            self.statistics.count(f"{label} declined: {why}", amount)
+            self.statistics.count(f"{label}{_DECLINED}{why}", amount)
         return sum(result.applied.values())
 
     def may_rewrite(self, description: str) -> bool:

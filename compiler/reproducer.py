@@ -17,6 +17,8 @@ from compiler.ir.core import Module
 from compiler.pass_context import PassContext
 
 _PREFIX = "// reproducer "
+_FILE = "$file"
+"""Key of an option that stands in a file of its own, named relative to the reproducer."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,21 @@ def write_reproducer(path: Path, module: Module, pipeline: str, message: str, ct
     facts = {
         "pipeline": pipeline,
         "message": message,
-        "options": {**_target_options(ctx.target), **ctx.options},
+        "options": {**_target_options(ctx.target), **{k: _plain(v, k, path) for k, v in ctx.options.items()}},
     }
     header = "".join(f"{_PREFIX}{key}: {json.dumps(value, default=str)}\n" for key, value in facts.items())
     first, _, rest = path.read_text(encoding="utf-8").partition("\n")
     path.write_text(f"{first}\n{header}{rest}", encoding="utf-8")
     return path
+
+
+def _plain(value: Any, key: str, path: Path) -> Any:
+    """An option as the header can say it; what saves itself as TOML (a scheme) goes into a file beside the IR."""
+    if not hasattr(value, "to_toml"):
+        return value
+    beside = path.with_name(f"{path.stem}.{key}.toml")
+    beside.write_text(value.to_toml(), encoding="utf-8")
+    return {_FILE: beside.name}
 
 
 def _target_options(target: Any) -> dict[str, Any]:
@@ -67,5 +78,8 @@ def read_reproducer(path: Path | str) -> Reproducer:
         raise error(
             "E410", f"{path} is not a reproducer: it names no pipeline", help="run any IR file with: mluc opt FILE -p …"
         )
-    known = {f: facts[f] for f in ("message", "options") if f in facts}
-    return Reproducer(read_module(path), facts["pipeline"], **known)
+    options = {
+        key: str(path.parent / value[_FILE]) if isinstance(value, dict) and _FILE in value else value
+        for key, value in facts.get("options", {}).items()
+    }
+    return Reproducer(read_module(path), facts["pipeline"], facts.get("message", ""), options)

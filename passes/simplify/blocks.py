@@ -6,7 +6,7 @@ from typing import Any
 
 from compiler.ir.core import Op, Value
 from compiler.ops.nn import DepthToSpace, SpaceToDepth
-from compiler.ops.tensor import Reshape
+from compiler.ops.tensor import Pad, Reshape, Slice
 from compiler.rewrite import Declined, Match, Rewriter, Rule, pattern
 from passes.op_kinds import is_elementwise
 
@@ -79,16 +79,62 @@ def _takes_squeezed_only(op: Op) -> bool:
     return bool(images) and alone and None not in shapes and len(shapes) == 1
 
 
+def _replace_by_reshape_of(new: Op, op: Op, rewriter: Rewriter) -> None:
+    """Let `new`, which has the name of `op`, stand for it through a reshape."""
+    shape = op.result.type.static_shape
+    rewriter.replace(op, rewriter.create(Reshape, new.result, names=[f"{op.name}.reshape"], shape=shape).result)
+
+
 def sink_squeeze(match: Match, rewriter: Rewriter) -> None:
     """f(reshape(x)), f elementwise, the reshape adding or removing unit axes: reshape(f(x)), to meet its inverse."""
     op = match.root
     operands = [v if v is None or v.type.elements == 1 else _squeezed(v) for v in op.operands]
-    new = rewriter.create(type(op), *operands, **op.attributes)
-    rewriter.replace(op, rewriter.create(Reshape, new.result, shape=op.result.type.static_shape).result)
+    _replace_by_reshape_of(rewriter.create(type(op), *operands, names=[op.name], **op.attributes), op, rewriter)
+
+
+def _source_axes(outer: Value, inner: Value) -> list[int | None]:
+    """For each axis of `inner`, the axis of `outer` with the same indices; None for axes of one element."""
+    there = iter(i for i, d in enumerate(outer.type.shape) if d != 1)
+    return [next(there) if d != 1 else None for d in inner.type.shape]
+
+
+def _takes_squeezed(op: Op) -> bool:
+    return op.result.type.is_static and op.result.type.elements > 0 and _squeezed(op.operands[0]) is not None
+
+
+def sink_squeeze_below_slice(match: Match, rewriter: Rewriter) -> None:
+    """slice(reshape(x)), the reshape adding or removing unit axes: reshape(slice(x))."""
+    op = match.root
+    x = op.x.producer.x
+    axes = _source_axes(op.x, x)
+    new = rewriter.create(
+        Slice,
+        x,
+        names=[op.name],
+        starts=[0 if a is None else op.starts[a] for a in axes],
+        sizes=[1 if a is None else op.sizes[a] for a in axes],
+        steps=[1 if a is None else op.strides[a] for a in axes] if op.steps else (),
+    )
+    _replace_by_reshape_of(new, op, rewriter)
+
+
+def sink_squeeze_below_pad(match: Match, rewriter: Rewriter) -> object:
+    """pad(reshape(x)), the reshape adding or removing unit axes that are not padded: reshape(pad(x))."""
+    op = match.root
+    x = op.x.producer.x
+    if any(any(pair) for pair, d in zip(op.pairs, op.x.type.shape, strict=True) if d == 1):
+        return Declined("pads a unit axis")
+    pairs = [(0, 0) if a is None else op.pairs[a] for a in _source_axes(op.x, x)]
+    pads = [before for before, _ in pairs] + [after for _, after in pairs]
+    new = rewriter.create(Pad, x, names=[op.name], pads=pads, mode=op.mode, value=op.value)
+    _replace_by_reshape_of(new, op, rewriter)
+    return None
 
 
 BLOCKS = [
     Rule(_shuffle(*_DEPTH_TO_SPACE), find_depth_to_space),
     Rule(_shuffle(_SPACE_TO_DEPTH), find_space_to_depth),
     Rule(pattern(where=_takes_squeezed_only), sink_squeeze),
+    Rule(pattern("tensor.slice", where=_takes_squeezed), sink_squeeze_below_slice),
+    Rule(pattern("tensor.pad", where=_takes_squeezed), sink_squeeze_below_pad),
 ]

@@ -69,6 +69,7 @@ def compose_slices(match: Match, rewriter: Rewriter) -> None:
     inner, outer = match.inner, match.root
     starts = tuple(i + o * s for i, o, s in zip(inner.starts, outer.starts, inner.strides, strict=True))
     steps = tuple(i * o for i, o in zip(inner.strides, outer.strides, strict=True))
+    steps = steps if any(s != 1 for s in steps) else ()
     new = rewriter.create(Slice, inner.x, starts=starts, sizes=outer.sizes, steps=steps)
     rewriter.replace(outer, new.result)
 

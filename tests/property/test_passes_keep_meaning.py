@@ -135,6 +135,15 @@ def joined(m: Maker) -> Value:
     return m.op("tensor.slice", both, starts=(0, 1, 0, 0), sizes=(1, C, H, W))
 
 
+def as_sequence(m: Maker) -> Value:
+    """Through one row of H*W pixels and three axes, where it is cut and padded again."""
+    row = m.op("tensor.reshape", m.image(), shape=(1, C, 1, H * W))
+    flat = m.op("tensor.reshape", m.network.conv(row, C, m.name()), shape=(1, C, H * W))
+    part = m.op("tensor.slice", flat, starts=(0, 0, 2), sizes=(1, C, H * W - 3))
+    back = m.op("tensor.pad", m.op("nn.relu", part), pads=(0, 0, 1, 0, 0, 2), mode=m.choose("constant", "reflect"))
+    return m.op("tensor.reshape", back, shape=(1, C, H, W))
+
+
 def shuffled(m: Maker) -> Value:
     groups = m.op("tensor.reshape", m.image(), shape=(1, 2, C // 2, H, W))
     swapped = m.op("tensor.transpose", groups, perm=(0, 2, 1, 3, 4))
@@ -155,7 +164,7 @@ def softmax(m: Maker) -> Value:
 LAYERS: list[Callable[[Maker], Value]] = [
     convolution, convolution, convolution, transposed_convolution, batch_norm, batch_norm, unary, clip, binary, binary,
     with_constant, with_constant, pool, resampled, channel_gate, twice_transposed, reshaped_and_back, sliced_and_padded,
-    joined, shuffled, pixel_shuffled, softmax,
+    joined, shuffled, as_sequence, pixel_shuffled, softmax,
 ]  # fmt: skip
 
 

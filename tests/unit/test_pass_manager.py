@@ -393,6 +393,18 @@ def test_statistics_count_rewrites_and_declines(module):
     assert str(ctx.statistics) == "to-exp\n       1  <lambda>"
 
 
+def test_statistics_say_what_was_left_alone_and_why():
+    statistics = PassContext().statistics
+    statistics.current = "fuse-batchnorm"
+    for reason, amount in (("fold", 7), ("fold declined: shared", 1), ("fold declined: scale too large", 2)):
+        statistics.count(reason, amount)
+    assert statistics.left_alone("fuse-batchnorm") == {"fold": {"scale too large": 2, "shared": 1}}
+    assert str(statistics).splitlines()[1:] == [
+        "       7  fold",
+        "       3  left alone by fold: 2 scale too large, 1 shared",
+    ]
+
+
 def test_faults_of_a_pass_say_in_which_pass(module):
     def refuse(module, ctx):
         raise error("E500", "cannot", where="node 'A'")
@@ -433,6 +445,18 @@ def test_crash_writes_a_reproducer_of_the_ir_before_the_pass_and_the_rest(tmp_pa
     assert (found.pipeline, found.options) == ("crash,everything{count=2}", {"cores": 4})
     assert found.message == "ZeroDivisionError: by zero"
     assert path.read_text().splitlines()[1] == f"// reproducer pipeline: {json.dumps(found.pipeline)}"
+
+
+def test_option_that_is_a_scheme_goes_into_a_file_beside_the_reproducer(tmp_path, module):
+    class Scheme:
+        def to_toml(self):
+            return "x = 1\n"
+
+    with pytest.raises(InternalError):
+        run_pipeline(module, [function_pass("c", crash)], options={"scheme": Scheme()}, crash_directory=tmp_path)
+    found = read_reproducer(tmp_path / "crash-c.mlu")
+    assert found.options == {"scheme": str(tmp_path / "crash-c.scheme.toml")}
+    assert Path(found.options["scheme"]).read_text() == "x = 1\n"
 
 
 def test_crash_without_a_directory_writes_nothing(module):
