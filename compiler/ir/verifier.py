@@ -223,7 +223,7 @@ class _Checker:
         return self.found
 
     def all_links(self, body: Block) -> bool:
-        """Whether iteration over every block of the function ends; nothing else is safe to look at where it does not."""
+        """Whether iteration over every block of the function ends; nothing else is safe to read where it does not."""
         blocks = [body]
         while blocks:
             block = blocks.pop()
