@@ -25,9 +25,9 @@ _S1, _S2, _S4, _S56, _LOW = (np.uint64(v) for v in (1, 2, 4, 56, 63))
 @dataclass
 class Flow:
     """`source[k]`: the operation that wrote all bytes of read access k, NOBODY or SEVERAL. `next_write[k]`: the first
-    later operation that writes any byte of access k, or the number of operations. Per operation: `readers` counts the
-    operations that read a byte it wrote, `reader` is the last of them. Access k of operation i, reads before writes, has
-    index `first[i] + k`."""
+    later operation that writes any byte of access k, or the number of operations. Per operation: `readers` counts
+    the operations that read a byte it wrote, `reader` is the last of them. Access k of operation i, reads before
+    writes, has index `first[i] + k`."""
 
     first: np.ndarray
     source: np.ndarray
@@ -165,7 +165,7 @@ def analyse(operations: Sequence[Operation], size: int) -> Flow:
 
 
 def levels(operations: Sequence[Operation], size: int) -> np.ndarray:
-    """A level per operation, int64 [n]: operations of a level touch disjoint memory but for common reads, and everything
+    """A level per operation, int64 [n]. Operations of a level touch disjoint memory, but for what they all read; what
     an operation must follow is on a lower level."""
     table, writes, first, borders, ranks, atoms = _tables(operations, size)
     result = np.zeros(len(operations), np.int64)

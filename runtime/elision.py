@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from runtime.dataflow import Flow, analyse
-from runtime.kernels import layout as L
+from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, place_vector
 from runtime.operations import Access, Operation
 
@@ -93,7 +93,7 @@ def _clashes(access: Access, writes: list[Access]) -> bool:
     return any(access.base < w.end and w.base < access.end for w in writes)
 
 
-# -- operands that can move -----------------------------------------------------------------------------------------------
+# -- operands that can move --------------------------------------------------------------------------------------------
 Relocate = Callable[[Operation, int], Operation]
 
 
@@ -149,7 +149,7 @@ _BY_KERNEL: dict[str, dict[int, Relocate]] = {
 }
 
 
-# -- dead copies ----------------------------------------------------------------------------------------------------------
+# -- dead copies -------------------------------------------------------------------------------------------------------
 def _without_dead_copies(operations: list[Operation], spaces: Spaces, size: int) -> list[Operation]:
     for _ in range(ROUNDS):
         flow = analyse(operations, size)

@@ -1,4 +1,5 @@
-"""Joining runs of instructions into one kernel call: a convolution, pooling or elementwise head, elementwise steps, a copy.
+"""Joining runs of instructions into one kernel call: a convolution, pooling or elementwise head, elementwise steps,
+a copy.
 
 An elementwise instruction joins the group whose last result it alone reads, when the bytes between them are dead
 afterwards. The group executes where its last member stood, so no operand of an earlier member may be overwritten in
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from runtime.dataflow import Flow, analyse
-from runtime.kernels import layout as L
+from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import place_vector
 from runtime.operations import SIZES, Access, Geometry, Operation, Rows, Vector, merge
 
@@ -116,7 +117,7 @@ class _Fusion:
             and before.target.type == vector.source.type
         )
 
-    # -- geometry ---------------------------------------------------------------------------------------------------------
+    # -- geometry ------------------------------------------------------------------------------------------------------
     def _express(self, members: list[int], swapped: frozenset[int]) -> _Group | None:
         """The group under the first geometry in which every member can be said."""
         for geometry in self._geometries(members):
@@ -155,7 +156,7 @@ class _Fusion:
         last = self.vectors.get(members[-1])
         return steps if last is None or last.place(last.target, geometry) is not None else None
 
-    # -- time -------------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
     def _can_wait(self, group: _Group, last: int) -> bool:
         """Whether every operand from outside still holds its value where the last member stands."""
         inside = set(group.members[:-1])
@@ -174,8 +175,8 @@ class _Fusion:
     def _is_overwritten(
         self, member: int, k: int, access: Access, inside: set[int], last: int, target: Access | None
     ) -> bool:
-        """Whether bytes of a read change before the group executes, or while it does (by its own store, unless that goes
-        element by element over the same bytes: `target`)."""
+        """Whether bytes of a read change before the group executes, or while it does: by its own store, unless that
+        goes element by element over the same bytes (`target`)."""
         writer = int(self.flow.next_write[self.flow.first[member] + k])
         while writer in inside:  # a member's own result is not stored, so it overwrites nothing
             operation = self.operations[writer]
@@ -186,7 +187,7 @@ class _Fusion:
             return False
         return writer < last or (writer == last and access != target)
 
-    # -- building ---------------------------------------------------------------------------------------------------------
+    # -- building ------------------------------------------------------------------------------------------------------
     def _build(self, group: _Group) -> Operation:
         first, last = self.operations[group.members[0]], self.operations[group.members[-1]]
         if len(group.members) == 1 and first.vector is None:

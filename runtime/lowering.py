@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from compiler import numerics
-from runtime.kernels import layout as L
+from runtime.kernels import layout as L  # noqa: N812
 from runtime.operations import (
     SIZES,
     Access,
@@ -122,7 +122,7 @@ def _accesses(accesses: isa.Accesses, count: int, context: _Context) -> tuple[li
     return reads, writes
 
 
-# -- moving ---------------------------------------------------------------------------------------------------------------
+# -- moving ------------------------------------------------------------------------------------------------------------
 def _operation(kernel: str, words: dict[int, int], **values: object) -> Operation:
     return Operation(kernel=kernel, words=words, reads=[], writes=[], work=0.0, **values)  # type: ignore[arg-type]
 
@@ -181,8 +181,10 @@ def _reduce(f: SimpleNamespace, context: _Context) -> Operation:
     return _operation("reduce", words)
 
 
-# -- windows --------------------------------------------------------------------------------------------------------------
-def _window(f: SimpleNamespace, context: _Context, dilation_y: int, dilation_x: int, columns: int) -> tuple[dict[int, int], Geometry]:
+# -- windows -----------------------------------------------------------------------------------------------------------
+def _window(
+    f: SimpleNamespace, context: _Context, dilation_y: int, dilation_x: int, columns: int
+) -> tuple[dict[int, int], Geometry]:
     height = isa.output_size(f.h, f.kh, f.stride_y, dilation_y)
     width = isa.output_size(f.w, f.kw, f.stride_x, dilation_x)
     words = {
@@ -247,7 +249,7 @@ def offset_table(key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return offsets.astype(np.int32), np.tile(masks, len(starts)).astype(np.int32)
 
 
-# -- elementwise ----------------------------------------------------------------------------------------------------------
+# -- elementwise -------------------------------------------------------------------------------------------------------
 def _binary(f: SimpleNamespace, context: _Context) -> Operation:
     second = Rows(context.nram + f.b, f.b_pitch, f.dtype) if f.mode != L.CONST else None
     return _vector(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from runtime.kernels import layout as L
+from runtime.kernels import layout as L  # noqa: N812
 
 SIZES = (1, 2, 2, 4, 4)
 """Bytes of an element, by type number."""
@@ -85,17 +85,10 @@ class Vector:
     target_factor: float = 1.0
 
     @property
-    def converts_to_integer(self) -> bool:
-        return self.target.type not in (L.TYPE_F16, L.TYPE_F32)
-
-    @property
-    def reads_integer(self) -> bool:
-        return self.source.type not in (L.TYPE_F16, L.TYPE_F32)
-
-    @property
     def natural(self) -> Geometry:
         """The geometry in which this is fastest: one long run where everything is dense."""
-        dense = all(self._is_dense(r) for r in (self.source, self.target, self.second if self.mode == L.FULL else None) if r)
+        operands = [self.source, self.target] + ([self.second] if self.mode == L.FULL and self.second else [])
+        dense = all(self._is_dense(operand) for operand in operands)
         if dense and self.mode in (L.FULL, L.CONST):
             return Geometry(1, 1, self.rows * self.count)
         if dense and self.mode == L.CYCLE and self.count % self.period == 0:

@@ -5,10 +5,13 @@ Chunk counts depend on the work only, never on the number of threads.
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 
 from compiler.errors import error
-from runtime.kernels import layout as L
+from runtime.forms import common_form
+from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, offset_table
 from runtime.operations import Operation, float_bits
 
@@ -20,21 +23,16 @@ SLOW_ELEMENT = 8
 """How many plain elements an element of a chain with a transcendental function counts for."""
 
 
+_MODULES = {
+    "chain": "chain", "elementwise": "elementwise", "conv": "conv", "conv_wide": "conv", "depthwise": "window",
+    "pool": "window", "reduce": "reduce", "copy": "move", "fill": "move", "transpose": "move",
+}  # fmt: skip
+
+
 def kernel_address(name: str) -> int:
     """Address of a kernel; imports and compiles only what a program needs."""
-    if name == "chain":
-        from runtime.kernels import chain as module
-    elif name == "elementwise":
-        from runtime.kernels import elementwise as module
-    elif name in ("conv", "conv_wide"):
-        from runtime.kernels import conv as module
-    elif name in ("depthwise", "pool"):
-        from runtime.kernels import window as module
-    elif name == "reduce":
-        from runtime.kernels import reduce as module
-    else:
-        from runtime.kernels import move as module
-    return getattr(module, name).address
+    module = importlib.import_module(f"runtime.kernels.{_MODULES[name]}")
+    return int(getattr(module, name).address)
 
 
 class Packer:
@@ -73,7 +71,8 @@ class Packer:
         """`check` has proven the instructions; this guards translation itself, over-reads included."""
         for access in (*operation.reads, *operation.writes):
             if access.base < 64 or access.end + 64 > len(self._arena):
-                raise error("E722", f"translation of {operation.kernel} leaves the arena", where=f"core {operation.core}")
+                where = f"core {operation.core}, row {operation.row}"
+                raise error("E722", f"translation of {operation.kernel} leaves the arena", where=where)
 
     def _pack_chain(self, d: np.ndarray, operation: Operation, steps: int) -> None:
         target = operation.target
@@ -83,7 +82,7 @@ class Packer:
         d[L.STEPS], d[L.STEP_COUNT] = steps, len(operation.steps)
         d[L.CHAIN] = kernel_address("chain")
 
-    # -- kernels ----------------------------------------------------------------------------------------------------------
+    # -- kernels -------------------------------------------------------------------------------------------------------
     def _pack_conv(self, d: np.ndarray, operation: Operation) -> None:
         assert operation.table is not None and operation.geometry is not None
         if operation.table not in self._tables:
@@ -97,9 +96,8 @@ class Packer:
         if d[L.CHAIN] == 0:
             d[L.CHAIN] = kernel_address("chain")  # a convolution that only stores sums still prepares its chain
         form = common_form(operation)
-        if form is not None and operation.kernel == "conv":
-            for word, value in form.items():
-                d[word] = value
+        for word, value in (form or {}).items():
+            d[word] = value
         parts = _parts(operation.work, CHUNK_MACS)
         tiles, panels = -(-operation.geometry.pixels // L.TILE), -(-operation.geometry.columns // L.PANEL)
         _cut(d, min(parts, tiles), panels, parts)
@@ -107,7 +105,7 @@ class Packer:
     _pack_conv_wide = _pack_conv
 
     def _padding_is_zero(self, d: np.ndarray, masks: np.ndarray) -> bool:
-        """Whether filters have zeros in the padding of their runs: there is none, or they are constants and it is so."""
+        """Whether the padding of runs holds zeros: there is none, or the filters are constants and it does."""
         if (masks == -1).all():
             return True
         first = int(d[L.FILTERS])
@@ -162,70 +160,6 @@ class Packer:
         d[L.CHUNKS] = min(_parts(operation.work, CHUNK_BYTES), int(d[L.N0]))
 
 
-_ADD, _MUL, _MAX, _MIN, _RELU = 0, 2, 3, 4, L.UNARY_BASE
-
-
-def common_form(operation: Operation) -> dict[int, int] | None:
-    """Words that describe a convolution's steps in the form of `kernels.epilogue`, or None when they do not have it."""
-    target, steps, geometry = operation.target, operation.steps, operation.geometry
-    if target is None or geometry is None or target.type not in (L.TYPE_I8, L.TYPE_F16, L.TYPE_F32):
-        return None
-    if operation.words.get(L.ROUNDING) and target.type == L.TYPE_I8:
-        return None
-    rounds = bool(steps) and steps[0][L.KIND] == L.NOTHING
-    words = {
-        L.FORM: 1, L.FORM_ROUNDS: int(rounds), L.FORM_SCALE: -1, L.FORM_BIAS: -1, L.FORM_RESIDUAL: -1, L.FORM_POST: 0,
-        L.POST_FACTOR: float_bits(1.0),
-    }  # fmt: skip
-    low, high = np.float32(-np.inf), np.float32(np.inf)
-    stage = 0
-    for k, step in enumerate(steps):
-        if bool(step[L.ROUND]) != rounds and not (k == len(steps) - 1 and target.type == L.TYPE_F16):
-            return None
-        if k == 0 and rounds:
-            continue
-        found = _stage(step, rounds, geometry.columns)
-        if found is None or found < stage or (found == stage and found != _CLAMP):
-            return None
-        stage = found
-        constant = np.array(step[L.CONSTANT], np.int64).astype(np.int32).view(np.float32)
-        if found == _CLAMP:
-            value = np.float32(0) if step[L.KIND] == _RELU else constant
-            if rounds:
-                with np.errstate(over="ignore"):
-                    value = np.float32(np.float16(value))
-            if np.isnan(value) or (value == 0 and np.signbit(value) == (step[L.KIND] != _MIN)):
-                return None
-            if step[L.KIND] == _MIN:
-                high = min(high, value)
-            elif high != np.inf:
-                return None
-            else:
-                low = max(low, value)
-        elif found == _POST:
-            words |= {L.FORM_POST: 1, L.POST_FACTOR: step[L.CONSTANT]}
-        else:
-            words[(L.FORM_SCALE, L.FORM_BIAS, L.FORM_RESIDUAL)[found - 1]] = k
-    if low > high:
-        return None
-    return words | {L.CLAMP_LOW: float_bits(float(low)), L.CLAMP_HIGH: float_bits(float(high))}
-
-
-_SCALE, _BIAS, _RESIDUAL, _CLAMP, _POST = range(1, 6)
-
-
-def _stage(step: list[int], rounds: bool, columns: int) -> int | None:
-    """Which part of the common form a step can be."""
-    kind, mode = step[L.KIND], step[L.MODE]
-    if kind == _RELU or (kind in (_MAX, _MIN) and mode == L.CONST):
-        return _CLAMP
-    if mode == L.CYCLE and step[L.PERIOD] == columns:
-        return {_MUL: _SCALE, _ADD: _BIAS}.get(kind)
-    if mode == L.FULL and kind == _ADD:
-        return _RESIDUAL if step[L.OPERAND_TYPE] == (L.TYPE_F16 if rounds else L.TYPE_F32) else None
-    return _POST if mode == L.CONST and kind == _MUL else None
-
-
 def _without_last_rounding(operation: Operation) -> list[list[int]]:
     """The steps, the last one without the rounding to fp16 that the store does anyway."""
     steps = operation.steps
@@ -246,6 +180,3 @@ def _cut(d: np.ndarray, across: int, columns: int, parts: int) -> None:
     """Chunks over pixels first, then over blocks of columns."""
     along = max(1, min(columns, parts // across))
     d[L.PIXEL_CHUNKS], d[L.CHUNKS] = across, across * along
-
-
-

@@ -30,9 +30,9 @@ class Session:
     """An offline model ready to run.
 
     `threads`: host threads, by default all processors. `translate`: True, False, or some of {"fuse": bool, "elide":
-    bool, "overlap": bool}. `engine`: "simulator", or "oracle" (slow NumPy, the reference). `state`: {output: input}, an
-    output that becomes an input of the next run, zeros at first. Raises CompilerError when the file is damaged, or names
-    every instruction that is not provably safe.
+    bool, "overlap": bool}. `engine`: "simulator", or "oracle" (slow NumPy, the reference). `state`: {output: input},
+    an output that becomes an input of the next run, zeros at first. Raises CompilerError when the file is damaged,
+    or names every instruction that is not provably safe.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Session:
         _check_state(self.model, self._state)
         self.reset()
 
-    # -- what the model takes and gives -----------------------------------------------------------------------------------
+    # -- what the model takes and gives --------------------------------------------------------------------------------
     @property
     def inputs(self) -> list[IORecord]:
         """Records of the inputs a caller gives (state is not among them)."""
@@ -84,10 +84,10 @@ class Session:
         """Per device function, what translation made of it: instructions, operations after each step, phases."""
         return {name: dict(plan.statistics) for name, plan in self._plans.items()} if self.engine == "simulator" else {}
 
-    # -- running ----------------------------------------------------------------------------------------------------------
+    # -- running -------------------------------------------------------------------------------------------------------
     def run(self, *arrays: Any, **named: Any) -> Outputs:
         """One inference. Inputs as arrays in order, or by name (one mapping, or keywords), exactly as the model states
-        them. One output gives an array, several a list; inputs by name give a dictionary. E725: inputs that do not fit."""
+        them. One output gives an array, several a list; inputs by name give a dictionary. E725: inputs do not fit."""
         by_name = bool(named) or (len(arrays) == 1 and isinstance(arrays[0], Mapping))
         given = self._given(arrays, named)
         results = self._run_main(given)
@@ -109,8 +109,9 @@ class Session:
         counts = {len(array) for array in stacked.values()}
         batches = {r.shape[0] if r.shape else 0 for r in (*self.inputs, *self.outputs)}
         if len(counts) != 1 or len(batches) != 1 or not counts or 0 in batches | counts:
+            message = f"run_many needs one number of samples and one batch, got {sorted(counts)} and {sorted(batches)}"
             raise error(
-                "E725", f"run_many needs one number of samples and one batch, got {sorted(counts)} and {sorted(batches)}",
+                "E725", message,
                 help="every input and output must have the batch as first axis; otherwise call run",
             )  # fmt: skip
         results = self._run_batches(stacked, counts.pop(), batches.pop())
@@ -152,12 +153,12 @@ class Session:
                 self._kept[name] = values[output]
             return [values[r.name] for r in self.outputs]
 
-    # -- inputs -----------------------------------------------------------------------------------------------------------
+    # -- inputs --------------------------------------------------------------------------------------------------------
     def _given(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, np.ndarray]:
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
             named, arrays = {**arrays[0], **named}, ()
         records = self.inputs
-        if arrays and named or (arrays and len(arrays) != len(records)):
+        if (arrays and named) or (arrays and len(arrays) != len(records)):
             raise error(
                 "E725", f"the model takes {len(records)} inputs, {len(arrays) + len(named)} were given",
                 help="inputs: " + ", ".join(_describe(r) for r in records),
@@ -175,7 +176,9 @@ class Session:
             if name not in known
         ]
         faults += [
-            Diagnostic(code="E725", message=f"input {_describe(r)} is missing") for r in self.inputs if r.name not in given
+            Diagnostic(code="E725", message=f"input {_describe(r)} is missing")
+            for r in self.inputs
+            if r.name not in given
         ]
         if faults:
             raise CompilerError(faults)
@@ -188,7 +191,7 @@ class Session:
             )  # fmt: skip
         return self.inputs[0]
 
-    # -- engines ----------------------------------------------------------------------------------------------------------
+    # -- engines -------------------------------------------------------------------------------------------------------
     def _simulate(self, threads: int | None, translate: Mapping[str, bool] | bool | None) -> None:
         """Lay out the arena, copy the constants there, translate every device function."""
         from runtime.machine import Arena, Executor, default_threads
@@ -240,7 +243,7 @@ class Session:
         return run
 
 
-# -- helpers --------------------------------------------------------------------------------------------------------------
+# -- helpers -----------------------------------------------------------------------------------------------------------
 def _prove(model: OfflineModel, board: Board) -> dict[str, Proof]:
     """The proof of every device function; all faults of all functions at once."""
     proofs, faults = {}, []
@@ -300,7 +303,8 @@ def _check_state(model: OfflineModel, state: Mapping[str, str]) -> None:
                 faults.append(Diagnostic(code="E726", message=message, help=did_you_mean(wanted, known)))
         a, b = outputs.get(output), inputs.get(name)
         if a and b and (a.shape, a.dtype) != (b.shape, b.dtype):
-            faults.append(Diagnostic(code="E726", message=f"state: output {_describe(a)} does not fit input {_describe(b)}"))
+            message = f"state: output {_describe(a)} does not fit input {_describe(b)}"
+            faults.append(Diagnostic(code="E726", message=message))
     if len(set(state.values())) != len(state):
         faults.append(Diagnostic(code="E726", message="state: two outputs feed the same input"))
     if faults:
@@ -338,6 +342,3 @@ def _from_device(data: np.ndarray, record: IORecord) -> np.ndarray:
     """A copy in the model's own layout of bytes in the device's."""
     array = data.view(record.numpy).reshape(record.device_shape)
     return np.array(array.transpose(np.argsort(record.permutation)), order="C", copy=True).reshape(record.shape)
-
-
-

@@ -1,9 +1,9 @@
 """Instructions → descriptors of kernel calls, once at load. Every step can be switched off; none changes a byte.
 
-`lower` gives one operation per instruction in the proof's serial order. `elide` reads weights where they lie instead of
-copying them, `fuse` joins runs of instructions into one kernel call where the bytes between them are dead afterwards, and
-`overlap` groups operations that touch disjoint memory into phases for many threads. `pack` makes descriptors, and checks
-once more that every address they hold lies in the arena.
+`lower` gives one operation per instruction in the proof's serial order. `elide` reads weights where they lie instead
+of copying them, `fuse` joins runs of instructions into one kernel call where the bytes between them are dead
+afterwards, and `overlap` groups operations that touch disjoint memory into phases for many threads. `pack` makes
+descriptors, and checks once more that every address they hold lies in the arena.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from compiler.errors import did_you_mean, error
-from runtime.kernels import layout as L
+from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, lower
 from runtime.machine import Plan
 from runtime.operations import Operation
@@ -47,7 +47,7 @@ def translate(
 ) -> Plan:  # fmt: skip
     """The plan of a checked function. `arena` must hold the constants already: their padding is looked at."""
     operations = lower(function, order, spaces, rounding)
-    statistics = {"instructions": int(len(order)), "operations": len(operations)}
+    statistics = {"instructions": len(order), "operations": len(operations)}
     if options.elide:
         from runtime.elision import elide
 

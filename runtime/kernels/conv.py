@@ -1,10 +1,11 @@
 """Integer convolution: exact sums of a tile of pixels and a panel of 32 filters, then conversion and the chain.
 
-A tile is up to 14 pixels. K is described by a table of byte offsets, one per step of four filter bytes, so that windows,
-dilation and runs need no loops here. Padding inside runs is multiplied by zero filters; where the filters are not known
-to be zero there (they were not read from constants), the panel is copied and cleared first.
+A tile is up to 14 pixels. K is described by a table of byte offsets, one per step of four filter bytes, so that
+windows, dilation and runs need no loops here. Padding inside runs is multiplied by zero filters; where the filters
+are not known to be zero there (they were not read from constants), the panel is copied and cleared first.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
@@ -98,7 +99,7 @@ def panel_of(arena, d, panel, scratch):
     return clean_panel(d, filters, scratch) if d[TAIL_MASK] else filters
 
 
-# -- int8 x int8, int32 sums --------------------------------------------------------------------------------------------
+# -- int8 x int8, int32 sums -------------------------------------------------------------------------------------------
 @inlined
 def portable_tile(rows, offsets, steps, filters, sums, pixels):
     r, o, w = i64_at(rows, TILE), i32_at(offsets, steps), i8_at(filters, steps * STEP_BYTES)
@@ -196,7 +197,7 @@ def conv(arena, descriptor, chunk, scratch):
             call_chain(d[CHAIN], arena, descriptor, scratch, pixel, pixels, column, columns, 0)
 
 
-# -- int16 activations, int64 sums --------------------------------------------------------------------------------------
+# -- int16 activations, int64 sums -------------------------------------------------------------------------------------
 @inlined
 def wide_row_i8(total, source, offsets, steps, filters):
     """One pixel of int16 x int8: products of a step fit int32, the sum of steps is int64."""

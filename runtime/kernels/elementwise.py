@@ -3,6 +3,7 @@
 A binary, unary or convert instruction is a chain of one step or none; a fused run of them is a longer one.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 from runtime.kernels.build import inlined, kernel

@@ -1,10 +1,12 @@
 """The epilogue that nearly every convolution has, as straight loops over a tile's 32 columns.
 
-sum * 2^fix [round] * scale[c] [round] + bias[c] [round] + residual [round], clamped, * constant [round], stored. With or
-without rounding to fp16 after every step. Steps that are missing are neutral: * 1, + -0, clamped at infinity; a ReLU is a
-clamp at +0. `packing.py` recognises the form; everything else goes through `chain.py`, which computes the same.
+sum * 2^fix [round] * scale[c] [round] + bias[c] [round] + residual [round], clamped, * constant [round], stored.
+With or without rounding to fp16 after every step. Steps that are missing are neutral: * 1, + -0, clamped at
+infinity; a ReLU is a clamp at +0. `packing.py` recognises the form; everything else goes through `chain.py`, which
+computes the same.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np

@@ -3,6 +3,7 @@
 Loops over these vectorise. Selections are written with both sides computed first, so that no branch remains in a loop.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np

@@ -1,11 +1,12 @@
 """The loop over descriptors, for one thread and for many. Nothing in here knows what a kernel does.
 
-Descriptors are grouped into phases: those of a phase touch disjoint memory and may run at once. Many threads claim chunks
-of a phase with an atomic counter; a phase is over when all its chunks are done, not when all threads have arrived, so a
-late or preempted thread only finds the counter exhausted. Chunks write disjoint bytes that do not depend on one another,
-hence the result does not depend on the number of threads.
+Descriptors are grouped into phases: those of a phase touch disjoint memory and may run at once. Many threads claim
+chunks of a phase with an atomic counter; a phase is over when all its chunks are done, not when all threads have
+arrived, so a late or preempted thread only finds the counter exhausted. Chunks write disjoint bytes that do not
+depend on one another, hence the result does not depend on the number of threads.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 from runtime.kernels.build import entry, inlined

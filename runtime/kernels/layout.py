@@ -1,8 +1,9 @@
-"""Words of a descriptor, of a chain step, and of a thread's scratch memory. Plain integers: compiled code imports them.
+"""Words of a descriptor, of a chain step, and of a thread's scratch memory. Plain integers: compiled code imports
+them.
 
-A descriptor is 48 int64. The first 24 words mean the same for every kernel; the rest belong to the kernel. Offsets count
-from the arena's first byte; `STEPS`, `OFFSETS` and functions are absolute addresses. A kernel's output is seen as
-`PIXELS` pixels (`OUT_WIDTH` to a row) of `COLUMNS` elements.
+A descriptor is 48 int64. The first 24 words mean the same for every kernel; the rest belong to the kernel. Offsets
+count from the arena's first byte; `STEPS`, `OFFSETS` and functions are absolute addresses. A kernel's output is seen
+as `PIXELS` pixels (`OUT_WIDTH` to a row) of `COLUMNS` elements.
 """
 
 WORDS = 48

@@ -1,10 +1,12 @@
-"""What kernels need and Numba does not offer: memory by address, fp16, single instructions, calls by address, atomics.
+"""What kernels need and Numba does not offer: memory by address, fp16, single instructions, calls by address,
+atomics.
 
-fp16 is stored as 16-bit words. Where the CPU has F16C the conversions are LLVM's `fpext` and `fptrunc` of `half`, which
-vectorise to `vcvtph2ps` and `vcvtps2ph`; elsewhere they are bit arithmetic with the same results (nearest even, subnormals
-kept, overflow to infinity). Only NaN payloads may differ.
+fp16 is stored as 16-bit words. Where the CPU has F16C the conversions are LLVM's `fpext` and `fptrunc` of `half`,
+which vectorise to `vcvtph2ps` and `vcvtps2ph`; elsewhere they are bit arithmetic with the same results (nearest
+even, subnormals kept, overflow to infinity). Only NaN payloads may differ.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 from llvmlite import ir
@@ -78,7 +80,7 @@ def copy_bytes(typing, destination, source, count):
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-# -- bits and conversions -----------------------------------------------------------------------------------------------
+# -- bits and conversions ----------------------------------------------------------------------------------------------
 @intrinsic
 def float_bits(typing, x):
     """fp32 → its 32 bits as int32."""
@@ -175,7 +177,7 @@ half_float = half_float_native if HAS_F16C else half_float_portable
 float_half = float_half_native if HAS_F16C else float_half_portable
 
 
-# -- calls, atomics -----------------------------------------------------------------------------------------------------
+# -- calls, atomics ----------------------------------------------------------------------------------------------------
 @intrinsic
 def call_kernel(typing, function, arena, descriptor, chunk, scratch):
     """Call a kernel by address."""

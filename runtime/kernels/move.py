@@ -1,5 +1,6 @@
 """Copies, fills and transpositions. Chunks cut the outermost loop that has more than one turn, or a single long run."""
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np

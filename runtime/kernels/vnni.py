@@ -1,10 +1,12 @@
 """The int8 dot product of a tile, written as LLVM IR around `vpdpbusd` (AVX-512 VNNI).
 
-LLVM never finds this instruction in a loop, and it is seven times faster than what it finds. The instruction multiplies
-unsigned by signed bytes; adding 128 to the activations (xor 0x80) makes them unsigned, and the sums then start at
--128 * (sum of the filter's column), so that the result is exact modulo 2^32. Accumulators are SSA values: nothing spills.
+LLVM never finds this instruction in a loop, and it is seven times faster than what it finds. The instruction
+multiplies unsigned by signed bytes; adding 128 to the activations (xor 0x80) makes them unsigned, and the sums then
+start at -128 * (sum of the filter's column), so that the result is exact modulo 2^32. Accumulators are SSA values:
+nothing spills.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 from llvmlite import ir
@@ -29,7 +31,7 @@ def _splat(b, value):
 
 
 def _opaque(b, value):
-    """The value, hidden from the optimiser: with a visible constant its passes and code generation do not end (LLVM 22)."""
+    """The value, hidden from the optimiser: with a visible constant code generation does not end (LLVM 22)."""
     return b.asm(ir.FunctionType(VECTOR, [VECTOR]), "", "=v,0", [value], False)
 
 

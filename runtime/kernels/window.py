@@ -1,5 +1,6 @@
 """Pooling and depthwise convolution: windows over channels, accumulated in fp32 in tap order, then the chain."""
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
