@@ -33,8 +33,8 @@ _NAMES = {
 }  # fmt: skip
 
 __all__ = [
-    "CompilerError", "Diagnostic", "Module", "Pass", "PassContext", "calibrate", "compare", "compile_model", "load", "parse",
-    "prepare", "run_pipeline",
+    "CompilerError", "Diagnostic", "Module", "Pass", "PassContext", "calibrate", "compare", "compile_model", "load",
+    "parse", "prepare", "run_pipeline",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

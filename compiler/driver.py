@@ -1,7 +1,8 @@
 """The journey from a model to an offline model, as one readable function, and the steps that scripts take one by one.
 
-`compile_model` is what follows calibration: quantise, choose the layout, split between chip and host, lower, fuse, schedule,
-place, emit. Everything before it (load, prepare, prune) is pipelines and frontends; nothing here knows an op or a pass.
+`compile_model` is what follows calibration: quantise, choose the layout, split between chip and host, lower, fuse,
+schedule, place, emit. Everything before it (load, prepare, prune) is pipelines and frontends; nothing here knows an op
+or a pass.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def compile_model(
     """The offline model of a prepared module.
 
     `scheme`: what `calibrate` gave, or the path of a scheme file. `pipeline`: text to run instead of the default, from
-    quantize on; a dump taken after some pass is resumed with the passes that remain. `float_type`: f16 or f32, for everything
-    the matrix unit does not compute. Warnings go to `diagnostics`, counts to `statistics`, where given. Raises CompilerError.
+    quantize on; a dump taken after some pass is resumed with the passes that remain. `float_type`: f16 or f32, for
+    everything the matrix unit does not compute. Warnings go to `diagnostics`, counts to `statistics`, where given.
+    Raises CompilerError.
     """
     target = load_target(TARGET, board=board, cores=cores)
     options = {} if scheme is None else {"scheme": scheme if not isinstance(scheme, Path) else str(scheme)}
@@ -84,8 +86,11 @@ def compile_model(
     return target.emit(module)
 
 
-def lint_model(path: str | Path, shapes: Any = None, bindings: Any = None, *, board: str = "m2", cores: int = 4) -> LintReport:
-    """What becomes of every node of a model, chip or host included, without data: ranges are made up, nothing is compiled."""
+def lint_model(
+    path: str | Path, shapes: Any = None, bindings: Any = None, *, board: str = "m2", cores: int = 4
+) -> LintReport:
+    """What becomes of every node of a model, chip or host included, without data: ranges are made up, nothing is
+    compiled."""
     from compiler.frontend.lint import lint
     from compiler.frontend.load import load
 
@@ -94,7 +99,9 @@ def lint_model(path: str | Path, shapes: Any = None, bindings: Any = None, *, bo
         return report
     target = load_target(TARGET, board=board, cores=cores)
     module = prepare(load(path, shapes, bindings))
-    module = run_pipeline(module, "quantize,convert-layout", target=target, options={"scheme": _pretended_scheme(module)})
+    module = run_pipeline(
+        module, "quantize,convert-layout", target=target, options={"scheme": _pretended_scheme(module)}
+    )
     reasons = {
         node: reason for op in module.main.body if op.op_name not in ("graph.return", "tensor.transpose")
         if (reason := target.supports(op)) for node in op.location.nodes

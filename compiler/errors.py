@@ -1,8 +1,8 @@
 """Faults a user can read: what is wrong, where, and what to do instead.
 
-Every room raises `CompilerError` with one or more `Diagnostic`s; the command line and the reports render them. This module
-imports nothing of ours and nothing heavy, because every other module imports it. Internal mistakes (broken invariants) are
-not diagnostics: they stay Python exceptions, and the driver turns them into a reproducer file.
+Every room raises `CompilerError` with one or more `Diagnostic`s; the command line and the reports render them. This
+module imports nothing of ours and nothing heavy, because every other module imports it. Internal mistakes (broken
+invariants) are not diagnostics: they stay Python exceptions, and the driver turns them into a reproducer file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostic:
-    """One fault. `code` is stable ("E304"); `where` names file, node, op or instruction; `excerpt` is printed IR or text."""
+    """One fault. `code` is stable ("E304"); `where` names file, node, op or instruction; `excerpt` is printed IR or
+    text."""
 
     code: str
     message: str
@@ -59,7 +60,8 @@ class CompilerError(Exception):
 
 
 class InternalError(RuntimeError):
-    """A mistake of ours, caught at the border of a pass; `reproducer` is the file that replays it, where one was written."""
+    """A mistake of ours, caught at the border of a pass; `reproducer` is the file that replays it, where one was
+    written."""
 
     def __init__(self, message: str, reproducer: str | None = None) -> None:
         super().__init__(message)

@@ -1,12 +1,13 @@
 """From image files and arrays to what a model takes: preprocessing, recorded with the model, and sources of batches.
 
-`size=256,crop=224,mean=[104,117,123],std=[1,1,1],order=bgr` says it in text. The same description serves calibration, `run` and
-`compare`; it travels in the file's input record. Images need Pillow (extra `images`); `.npz` files need nothing.
+`size=256,crop=224,mean=[104,117,123],std=[1,1,1],order=bgr` says it in text. The same description serves calibration,
+`run` and `compare`; it travels in the file's input record. Images need Pillow (extra `images`); `.npz` files need
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 class Preprocess:
     """How an image becomes a tensor: `(pixel * scale - mean) / std`, per channel, after resizing and cropping.
 
-    size: shorter side after resizing, bilinear (0: as it is); crop: side of the centre crop (0: none); scale: 1.0 leaves pixels
-    at 0..255; order: channels as rgb, bgr or gray. mean and std are in scaled units.
+    size: shorter side after resizing, bilinear (0: as it is); crop: side of the centre crop (0: none); scale: 1.0
+    leaves pixels at 0..255; order: channels as rgb, bgr or gray. mean and std are in scaled units.
     """
 
     size: int = 0
@@ -42,12 +43,16 @@ class Preprocess:
             key, _, raw = item.partition("=")
             key = key.strip()
             if key not in _READERS:
-                faults.append(Diagnostic(code="E110", message=f"preprocessing has no {key!r}", help=did_you_mean(key, _READERS)))
+                faults.append(
+                    Diagnostic(code="E110", message=f"preprocessing has no {key!r}", help=did_you_mean(key, _READERS))
+                )
                 continue
             try:
                 values[key] = _READERS[key](raw.strip())
             except ValueError:
-                faults.append(Diagnostic(code="E110", message=f"preprocessing: {key} cannot be {raw.strip()!r}", help=_HELP[key]))
+                faults.append(
+                    Diagnostic(code="E110", message=f"preprocessing: {key} cannot be {raw.strip()!r}", help=_HELP[key])
+                )
         if faults:
             raise CompilerError(faults)
         return Preprocess(**values)
@@ -55,12 +60,14 @@ class Preprocess:
     @staticmethod
     def of(attributes: dict[str, Any]) -> Preprocess:
         """From what `as_dict` gave."""
-        return Preprocess(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in attributes.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in attributes.items()}
+        return Preprocess(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the offline model's input record."""
         return {
-            "size": self.size, "crop": self.crop, "scale": self.scale, "mean": self.mean, "std": self.std, "order": self.order,
+            "size": self.size, "crop": self.crop, "scale": self.scale, "mean": self.mean, "std": self.std,
+            "order": self.order,
         }  # fmt: skip
 
     def __call__(self, pixels: np.ndarray, layout: str = "NCHW") -> np.ndarray:
@@ -82,7 +89,9 @@ class Preprocess:
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError:
-            raise error("E111", "reading images needs Pillow", help="pip install 'mluc[images]', or give a .npz file") from None
+            raise error(
+                "E111", "reading images needs Pillow", help="pip install 'mluc[images]', or give a .npz file"
+            ) from None
         try:
             with Image.open(path) as image:
                 rgb = image.convert("RGB")
@@ -127,26 +136,33 @@ def _size(text: str) -> int:
     return int(text)
 
 
-_READERS = {"size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _numbers, "order": _order}
+_READERS: dict[str, Callable[[str], Any]] = {"size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _numbers, "order": _order}
 _HELP = {
     "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number, such as 0.00392157 for 1/255",
-    "mean": "numbers such as [0.485,0.456,0.406]", "std": "numbers such as [0.229,0.224,0.225]", "order": "rgb, bgr or gray",
+    "mean": "numbers such as [0.485,0.456,0.406]", "std": "numbers such as [0.229,0.224,0.225]",
+    "order": "rgb, bgr or gray",
 }  # fmt: skip
 
 
-def batches(source: str | Path, names: list[str], preprocess: Preprocess | None, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    source: str | Path, names: list[str], preprocess: Preprocess | None, limit: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
     """Samples from a folder of images or a `.npz` file, each as {input name: array with batch axis}.
 
-    A `.npz` holds one array per input under its name, the first axis counting samples; for a model of one input, any single
-    name will do. `limit` 0 means all. Raises CompilerError E113 where nothing fits.
+    A `.npz` holds one array per input under its name, the first axis counting samples; for a model of one input, any
+    single name will do. `limit` 0 means all. Raises CompilerError E113 where nothing fits.
     """
     path = Path(source)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise error("E113", "the folder holds no images", where=str(path), help="known: " + ", ".join(IMAGE_SUFFIXES))
+            raise error(
+                "E113", "the folder holds no images", where=str(path), help="known: " + ", ".join(IMAGE_SUFFIXES)
+            )
         if len(names) != 1:
-            raise error("E113", f"a folder of images serves models of one input, this has {', '.join(names)}", where=str(path))
+            raise error(
+                "E113", f"a folder of images serves models of one input, this has {', '.join(names)}", where=str(path)
+            )
         for file in found[: limit or None]:
             yield {names[0]: (preprocess or Preprocess()).read(file)}
         return
@@ -172,4 +188,6 @@ def load_npz(path: str | Path) -> dict[str, np.ndarray]:
         loaded = np.load(path, allow_pickle=False)
         return {"input": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
     except (OSError, ValueError, EOFError) as fault:
-        raise error("E114", f"cannot read arrays: {fault}", where=str(path), help="give a folder of images or a .npz file") from None
+        raise error(
+            "E114", f"cannot read arrays: {fault}", where=str(path), help="give a folder of images or a .npz file"
+        ) from None

@@ -1,7 +1,7 @@
 """What passes may ask of a target, and how targets are found.
 
-A pass never imports a target and a target never imports a pass: the pass sees this protocol, and the target names its passes
-as pipeline text. Facts of a chip stay behind these questions.
+A pass never imports a target and a target never imports a pass: the pass sees this protocol, and the target names its
+passes as pipeline text. Facts of a chip stay behind these questions.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Target(Protocol):
         ...
 
     def role(self, op: Op) -> Role:
-        """How a legalised op behaves in fusion. anchor: starts a kernel; elementwise: may follow one; reduction: may follow
-        elementwise ops; movement: a kernel of its own; view: names memory, no instructions."""
+        """How a legalised op behaves in fusion. anchor: starts a kernel; elementwise: may follow one; reduction: may
+        follow elementwise ops; movement: a kernel of its own; view: names memory, no instructions."""
         ...
 
     def reason_against_joining(self, group: Sequence[Op], op: Op) -> str | None:
@@ -48,7 +48,8 @@ class Target(Protocol):
         ...
 
     def storage(self, op: Op) -> Storage:
-        """Where a view's bytes are: own (not a view), operand (result inside operand), result (operands inside result)."""
+        """Where a view's bytes are: own (not a view), operand (result inside operand), result (operands inside
+        result)."""
         ...
 
     def schedules(self, kernel: Any, constraints: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -65,7 +66,8 @@ class Target(Protocol):
 
 
 def load_target(name: str, **options: Any) -> Target:
-    """A target by name; `options` are those of its class (board, cores). Raises CompilerError E602 for an unknown name."""
+    """A target by name; `options` are those of its class (board, cores). Raises CompilerError E602 for an unknown
+    name."""
     place = TARGETS.get(name)
     if place is None:
         raise error("E602", f"no target is called {name!r}", help=did_you_mean(name, TARGETS))

@@ -1,9 +1,10 @@
 """Growing kernels: the pass `fuse-layers`.
 
 A kernel holds an anchor (convolution, depthwise, pooling), elementwise ops before it where the target allows, and the
-elementwise chain after it: scale, bias, residual, activation, conversion. Its intermediates never leave the chip. An op joins
-a kernel only if everything else it takes is defined before the kernel's first op, so the kernel can stand there and stays
-convex. Views stay outside; a concatenation is a view when each of its parts is a kernel result that can be stored in place.
+elementwise chain after it: scale, bias, residual, activation, conversion. Its intermediates never leave the chip. An op
+joins a kernel only if everything else it takes is defined before the kernel's first op, so the kernel can stand there
+and stays convex. Views stay outside; a concatenation is a view when each of its parts is a kernel result that can be
+stored in place.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 from compiler.ir.core import Argument, Block, Constant, Function, Module, Op, Region, Value
 from compiler.ir.define import find_op
 from compiler.ir.location import Location
-from compiler.ops.graph import Kernel, Yield
 from compiler.ir.verifier import is_subnet
+from compiler.ops.graph import Kernel, Yield
 from compiler.pass_context import Pass, PassContext
 
 
@@ -40,9 +41,10 @@ class FuseLayers(Pass):
                     ctx.statistics.count("ops that joined a kernel", len(group.ops) - 1)
 
 
-# -- views --------------------------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------------------------
 def make_views_storable(function: Function, ctx: PassContext) -> None:
-    """Copy where a view could not name its bytes: parts of concatenations that lie elsewhere, reshapes of strided views."""
+    """Copy where a view could not name its bytes: parts of concatenations that lie elsewhere, reshapes of strided
+    views."""
     block = function.body
     for op in list(block):
         if ctx.target.storage(op) == "result":
@@ -56,7 +58,8 @@ def make_views_storable(function: Function, ctx: PassContext) -> None:
 
 
 def _storable_part(value: Value, concat: Op, ctx: PassContext) -> bool:
-    """Whether a concatenation's part can be stored in place: a kernel's result that lives nowhere else and is not returned."""
+    """Whether a concatenation's part can be stored in place: a kernel's result that lives nowhere else and is not
+    returned."""
     producer = value.producer
     if producer is None or ctx.target.storage(producer) == "operand":
         return False
@@ -84,7 +87,7 @@ def _copied(block: Block, value: Value, before: Op) -> Value:
     return copy.results[0]
 
 
-# -- grouping -----------------------------------------------------------------------------------------------------------
+# -- grouping --------------------------------------------------------------------------------------------------------
 @dataclass(eq=False)
 class Group:
     """Ops that become one kernel, in order. `anchored`: holds more than elementwise ops."""
@@ -152,7 +155,7 @@ class Grouping:
         return all(user in inside for member in group.ops for r in member.results for user in r.users)
 
 
-# -- outlining ----------------------------------------------------------------------------------------------------------
+# -- outlining -------------------------------------------------------------------------------------------------------
 def outline(function: Function, group: Group) -> Kernel:
     """Replace a group's ops by a `graph.kernel` that holds them, at the place of the first."""
     inside = set(group.ops)

@@ -1,8 +1,9 @@
 """Splitting `@main` into what the chip runs and what the host runs: the pass `partition`.
 
-The target answers per op, with the reason. Ops are levelled so that a level holds one device and everything it needs lies
-below: each level becomes a function, `@subnet0`, `@host0`, `@subnet1`, …, and `@main` is left with calls. Transposes at the
-border between a subnet and the outside stay in `@main`: they become the permutation of an input or output record.
+The target answers per op, with the reason. Ops are levelled so that a level holds one device and everything it needs
+lies below: each level becomes a function, `@subnet0`, `@host0`, `@subnet1`, …, and `@main` is left with calls.
+Transposes at the border between a subnet and the outside stay in `@main`: they become the permutation of an input or
+output record.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Partition(Pass):
         for (name, reason), count in sorted(counts.items()):
             nodes = [str(op.location) or repr(op.name) for op in rejected if op.op_name == name]
             ctx.diagnose(
-                "E603", f"{count} run on the host: {reason}", op=name, where="; ".join(nodes[:4]) + (" …" if count > 4 else "")
+                "E603",
+                f"{count} run on the host: {reason}",
+                op=name,
+                where="; ".join(nodes[:4]) + (" …" if count > 4 else ""),
             )
 
 
@@ -59,15 +63,19 @@ def _fault(op: Op, reason: str) -> Diagnostic:
 
 
 def border_transposes(main: Function, rejected: dict[Op, str]) -> set[Op]:
-    """Transposes that only change the layout of what enters or leaves the chip: of an input, of an output, or next to the host."""
+    """Transposes that only change the layout of what enters or leaves the chip: of an input, of an output, or next to
+    the host."""
     found: set[Op] = set()
     for op in main.body:
         if op.op_name != "tensor.transpose" or op.inputs[0].type.quant is not None:
             continue
         source = op.inputs[0].producer
-        if isinstance(op.inputs[0], Argument) or source in rejected or source in found:
-            found.add(op)
-        elif all(user.op_name == "graph.return" or user in rejected for user in op.results[0].users):
+        if (
+            isinstance(op.inputs[0], Argument)
+            or source in rejected
+            or source in found
+            or all(user.op_name == "graph.return" or user in rejected for user in op.results[0].users)
+        ):
             found.add(op)
     return found
 
@@ -138,7 +146,8 @@ def _move(main: Function, segment: Segment, function: Function) -> None:
 
 
 def _settle(main: Function, border: set[Op], final: Op) -> None:
-    """Put the ops of `@main` (calls and border transposes) in an order in which every value is defined before its use."""
+    """Put the ops of `@main` (calls and border transposes) in an order in which every value is defined before its
+    use."""
     waiting = [op for op in main.body if op is not final]
     for op in waiting:
         op.detach()

@@ -1,7 +1,8 @@
 """Choosing how each kernel runs: the pass `schedule`.
 
-The target lists the ways that fit its memories and gives each a modelled cost; the pass takes the cheapest, the first of
-equals, so that the choice is deterministic. Options restrict the choice: for experiments, and for tests that force tilings.
+The target lists the ways that fit its memories and gives each a modelled cost; the pass takes the cheapest, the first
+of equals, so that the choice is deterministic. Options restrict the choice: for experiments, and for tests that force
+tilings.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ class Call(Op):
 class Kernel(Op):
     """A fused group of ops whose intermediates never leave the chip.
 
-    Operands become the region's arguments in order; constants are referred to directly inside. `schedule` is written by the
-    pass `schedule` (split over cores, tile, buffering, on-chip buffers); `placement` by `plan-memory` (address of each result).
+    Operands become the region's arguments in order; constants are referred to directly inside. `schedule` is written by
+    the pass `schedule` (split over cores, tile, buffering, on-chip buffers); `placement` by `plan-memory` (address of
+    each result).
     """
 
     arguments = operand(variadic=True)

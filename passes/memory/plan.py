@@ -1,9 +1,9 @@
 """Placing values in off-chip memory: the pass `plan-memory`.
 
 Views share the bytes of what they view, so values are first grouped into storages; a storage lives from the kernel that
-first writes into it to the last op that reads it. Storages of outputs are the caller's buffers; the others get offsets in the
-workspace, largest first, each at the lowest offset free during its life. The plan is verified and kept beside its lower
-bound, the most bytes alive at once.
+first writes into it to the last op that reads it. Storages of outputs are the caller's buffers; the others get offsets
+in the workspace, largest first, each at the lowest offset free during its life. The plan is verified and kept beside
+its lower bound, the most bytes alive at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from compiler.pass_context import Pass, PassContext
 
 @dataclass(eq=False)
 class Storage:
-    """Bytes that one or more values share. `first` and `last`: order numbers of the ops between which they are needed."""
+    """Bytes that one or more values share. `first` and `last`: order numbers of the ops between which they are
+    needed."""
 
     root: Value
     size: int
@@ -160,7 +161,9 @@ def _write_placement(storage: Storage) -> None:
 
 
 def _over_budget(function: Function, storages: Sequence[Storage], peak: int, budget: int) -> Exception:
-    step = max(range(max(s.last for s in storages) + 1), key=lambda t: sum(s.size for s in storages if s.first <= t <= s.last))
+    step = max(
+        range(max(s.last for s in storages) + 1), key=lambda t: sum(s.size for s in storages if s.first <= t <= s.last)
+    )
     alive = sorted((s for s in storages if s.first <= step <= s.last), key=lambda s: -s.size)
     ops: list[Op] = list(function.body)
     return error(

@@ -17,6 +17,7 @@ from compiler.ir.types import DType
 from compiler.ops.quant import Dequantize
 from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
+from passes.quantization.calibrate import F16_MAX, HEADROOM
 from passes.quantization.hoist import Conversions, hoist
 from passes.quantization.integers import check_weights, convert_constant
 from passes.quantization.layers import (
@@ -227,8 +228,12 @@ def _name_float_types(main: Function, scheme: Scheme) -> None:
     for op in main.body:
         for result in op.results:
             entry = scheme.tensors.get(result.name)
-            if entry is not None and not entry.is_quantized and result.type.dtype.is_float:
+            if entry is None or not result.type.dtype.is_float:
+                continue
+            if not entry.is_quantized:
                 op.set_attribute("_float", str(entry.type))
+            elif entry.absmax * HEADROOM > F16_MAX:
+                op.set_attribute("_float", str(DType.F32))
 
 
 class _Namer:

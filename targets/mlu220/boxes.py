@@ -1,8 +1,9 @@
 """Boxes of tensors and views of memory: the geometry that tiling, fusion, emission and cost share.
 
-A box is one half-open interval per axis, in elements; it may reach outside its tensor where an op pads (the border is then
-filled, not loaded). A view is a box that lies somewhere in memory: address of its first element, shape and byte strides.
-`rows_of` finds the common decomposition of several views into dense rows, which is what vector and DMA instructions take.
+A box is one half-open interval per axis, in elements; it may reach outside its tensor where an op pads (the border is
+then filled, not loaded). A view is a box that lies somewhere in memory: address of its first element, shape and byte
+strides. `rows_of` finds the common decomposition of several views into dense rows, which is what vector and DMA
+instructions take.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def hull(first: Box | None, second: Box) -> Box:
 
 
 def split_evenly(interval: Interval, parts: int, multiple: int = 1) -> list[Interval]:
-    """Cut an interval into at most `parts` non-empty pieces whose inner borders are multiples of `multiple` from its start."""
+    """Cut an interval into at most `parts` non-empty pieces whose inner borders are multiples of `multiple` from its
+    start."""
     low, high = interval
     units = -(-(high - low) // multiple)
     parts = max(1, min(parts, units))
@@ -68,7 +70,8 @@ def window_box(interval: Interval, kernel: int, stride: int, dilation: int, pad:
 class View:
     """A box in memory. `address`: byte offset of its first element in `space`; `strides`: bytes, one per axis.
 
-    `slot` identifies the on-chip buffer for synchronisation (-1 off chip); `space` is a number of `isa`'s address spaces.
+    `slot` identifies the on-chip buffer for synchronisation (-1 off chip); `space` is a number of `isa`'s address
+    spaces.
     """
 
     space: int
@@ -153,10 +156,7 @@ def rows_of(views: Sequence[View], single: bool = False) -> Iterator[Rows]:
     """Cover equally shaped views by groups of dense rows. `single`: one row at a time (no outer pitch)."""
     loops = common_loops(views)
     sizes = tuple(v.itemsize for v in views)
-    if loops and loops[-1].strides == sizes:
-        count = loops.pop().count
-    else:
-        count = 1
+    count = loops.pop().count if loops and loops[-1].strides == sizes else 1
     rows, pitches = 1, tuple(size * count for size in sizes)
     if loops and not single:
         last = loops.pop()

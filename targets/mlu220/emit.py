@@ -106,7 +106,7 @@ def _rounding(module: Module) -> str:
     return next(iter(modes), numerics.NEAREST_EVEN)
 
 
-# -- one subnet ---------------------------------------------------------------------------------------------------------
+# -- one subnet ------------------------------------------------------------------------------------------------------
 class FunctionEmitter:
     """Programs of one subnet."""
 
@@ -174,7 +174,9 @@ class FunctionEmitter:
             stream.tag = -1
             stream.barrier(self.mask)
         outside = Outside(view=self._viewer(kernel, shape), filters=lambda p: staged[p], tags=tags)
-        for stream, part in zip(self.streams, schedule.parts(shape.shape, granule(shape, schedule.split)), strict=False):
+        for stream, part in zip(
+            self.streams, schedule.parts(shape.shape, granule(shape, schedule.split)), strict=False
+        ):
             CoreEmitter(stream, shape, schedule, outside).run(part)
 
     def _stage_filters(
@@ -235,7 +237,7 @@ def _placed(value: Value, place: dict[str, Any]) -> View:
     return _dense(value, space, int(place["offset"]))
 
 
-# -- main and the host --------------------------------------------------------------------------------------------------
+# -- main and the host -----------------------------------------------------------------------------------------------
 class Wiring:
     """`@main` as steps on named values, with the permutations of border transposes in the records."""
 
@@ -284,8 +286,8 @@ class Wiring:
         return value, order
 
     def _sole_transposed(self, value: Value) -> tuple[Value, tuple[int, ...]]:
-        """The value to make instead of a call's result: its only use, if that is a chain of transposes; and the permutation
-        from the made value to the result."""
+        """The value to make instead of a call's result: its only use, if that is a chain of transposes; and the
+        permutation from the made value to the result."""
         order = tuple(range(value.type.rank))
         while value.has_one_use:
             user = value.users[0]
@@ -311,7 +313,8 @@ class Wiring:
         self.steps.append(Step(callee.name, tuple(taken), tuple(made)))
 
     def _remaining(self) -> None:
-        """Returned values that no call makes (inputs, transposes of values used elsewhere too) come from host functions."""
+        """Returned values that no call makes (inputs, transposes of values used elsewhere too) come from host
+        functions."""
         known = {name for step in self.steps for name in step.outputs}
         done: set[str] = set()
         for value in self.main.outputs:
@@ -320,7 +323,9 @@ class Wiring:
                 continue
             done.add(name)
             source, order = self._source(value)
-            function = _layout_function(f"layout{len(self.layout_functions)}", source, order, self.names[source], value, name)
+            function = _layout_function(
+                f"layout{len(self.layout_functions)}", source, order, self.names[source], value, name
+            )
             self.layout_functions.append(function)
             made = name if source is not value else f"{name}.output"
             self.steps.append(Step(function.name, (self.names[source],), (made,)))
@@ -347,9 +352,7 @@ def _record(name: str, value: Value, order: Sequence[int], argument: Argument | 
     )  # fmt: skip
 
 
-def _host_function(
-    module: Module, function: Function, inputs: list[IORecord], outputs: list[IORecord]
-) -> HostFunction:
+def _host_function(module: Module, function: Function, inputs: list[IORecord], outputs: list[IORecord]) -> HostFunction:
     """A host segment as a module of its own, whose `@main` it is."""
     alone = module.clone()
     for name in list(alone.functions):

@@ -1,14 +1,14 @@
 """From a scheduled kernel to the instructions of one core: loads, borders, computation and stores, tile by tile.
 
-A pure function of the kernel, its schedule and the placements of what it reads and writes off the chip. Tiles are software
-pipelined in emission order (the loads of the next tile stand before the computation of this one), so that with two buffers
-the queues overlap; `stream` adds the synchronisation.
+A pure function of the kernel, its schedule and the placements of what it reads and writes off the chip. Tiles are
+software pipelined in emission order (the loads of the next tile stand before the computation of this one), so that with
+two buffers the queues overlap; `stream` adds the synchronisation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from compiler.ir.core import Value
 from compiler.ir.types import DType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
-from targets.mlu220.op_base import FILTERS, MluOp
+from targets.mlu220.op_base import FILTERS, Emitter, MluOp
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.op_move import copy_instructions
 from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule, KernelShape, Parameter
@@ -27,12 +27,10 @@ WRAM_SLOTS = 1 << 16
 """Slot numbers of parameters start here, so that they never meet those of tile buffers."""
 
 
-class Sink(Protocol):
-    """Where instructions go: a `Stream`, or a recorder for cost."""
+class Sink(Emitter, Protocol):
+    """Where instructions go: a `Stream`, or a recorder for cost. `tag` marks the op that the next ones belong to."""
 
     tag: int
-
-    def add(self, instruction: isa.Instruction, writes: Sequence[int], reads: Sequence[int]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class Outside:
     """What a kernel sees off the chip: views of its operands, results and constants, and where filters were staged."""
 
     view: Callable[[Value], View]
-    """View of a region argument, of a constant read by tiles or channels, or of a kernel result (by its yielded value)."""
+    """View of a region argument, of a constant read by tiles or channels, or of a kernel result (by its yielded
+    value)."""
     filters: Callable[[Parameter], tuple[int, int]]
     """(space, offset) of a parameter's packed filters: constants, or SRAM where the memory core put them."""
     tags: Mapping[MluOp, int]
@@ -95,7 +94,7 @@ class CoreEmitter:
             self.compute(tile)
             self.store(tile)
 
-    # -- one tile -------------------------------------------------------------------------------------------------------
+    # -- one tile ----------------------------------------------------------------------------------------------------
     def load(self, tile: Tile) -> None:
         """Bring parameters (at the start of a channel block) and inputs on chip."""
         demand = self.demands[tile.number] = self.shape.demand(tile.box)
@@ -142,7 +141,7 @@ class CoreEmitter:
             for instruction in copy_instructions(target, source):
                 self.sink.add(instruction, [], [source.slot])
 
-    # -- pieces ---------------------------------------------------------------------------------------------------------
+    # -- pieces ------------------------------------------------------------------------------------------------------
     def _tag(self, op: MluOp) -> None:
         self.sink.tag = self.outside.tags.get(op, -1)
 

@@ -1,9 +1,10 @@
 """From neutral ops to `mlu.` ops by the chip's type rules: the pass `legalize` and its table, one row per neutral op.
 
-It runs on the subnets that `partition` made (NHWC, quantised types on values). Every float value becomes f16, or f32 where
-asked; function inputs and outputs keep their declared type. Convolution and matmul become the raw integer sum followed by a
-multiplication with the scale vector and an addition of the bias; everything that would change bits is decided here, never in
-the runtime. The same table answers, before partition, whether an op can run on the chip and, if not, why.
+It runs on the subnets that `partition` made (NHWC, quantised types on values). Every float value becomes f16, or f32
+where asked; function inputs and outputs keep their declared type. Convolution and matmul become the raw integer sum
+followed by a multiplication with the scale vector and an addition of the bias; everything that would change bits is
+decided here, never in the runtime. The same table answers, before partition, whether an op can run on the chip and, if
+not, why.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from compiler.errors import CompilerError, Diagnostic
 from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
 from compiler.ir.define import find_op
 from compiler.ir.types import DType
-from compiler.ops.graph import Return
 from compiler.ir.verifier import is_subnet
+from compiler.ops.graph import Return
 from compiler.pass_context import Pass, PassContext
 from targets.mlu220.rules import LEGALIZERS, reason_against
 
@@ -76,9 +77,14 @@ class Lowering:
             reason = reason_against(op)
             if reason is not None:
                 faults.append(
-                    Diagnostic(code="E601", message=f"cannot run on the chip: {reason}", op=op.op_name,
-                               where=str(op.location), help="run partition before legalize, so that it goes to the host")
-                )  # fmt: skip
+                    Diagnostic(
+                        code="E601",
+                        message=f"cannot run on the chip: {reason}",
+                        op=op.op_name,
+                        where=str(op.location),
+                        help="run partition before legalize, so that it goes to the host",
+                    )
+                )
                 continue
             self._lower(op)
         if not faults:
@@ -86,6 +92,8 @@ class Lowering:
         return faults
 
     def _lower(self, op: Op) -> None:
+        if self.asked(op) is DType.F32 and self.float is DType.F16:
+            self.ctx.statistics.count("results in f32: their range exceeds f16, or the scheme says so")
         made = LEGALIZERS[op.op_name](self, op)
         results = made if isinstance(made, tuple) else (made,)
         for old, new in zip(op.results, results, strict=True):
@@ -115,7 +123,7 @@ class Lowering:
             returned.append(final)
         self.target.body.append(Return(*returned, location=op.location))
 
-    # -- helpers for rules ----------------------------------------------------------------------------------------------
+    # -- helpers for rules -------------------------------------------------------------------------------------------
     def make(self, name: str, *operands: Value | None, **attributes: Any) -> Value:
         """Append an `mlu.` op at the current location and give its result."""
         kind = find_op(name)
@@ -156,7 +164,12 @@ class Lowering:
         """The float type in which to combine values: f32 where one of them had to become f32, else the default."""
         lowered = [self.get(v) for v in values if not isinstance(v, Constant)]
         wide = any(v.type.dtype is DType.F32 and not isinstance(v, Argument) for v in lowered)
-        return DType.F32 if wide else self.float
+        asked = self.asked(self.op) if self.op is not None else None
+        return asked or (DType.F32 if wide else self.float)
+
+    def asked(self, op: Op) -> DType | None:
+        """The float type the scheme wants for the op's result: f32 where its range, with headroom, exceeds f16."""
+        return FLOAT_NAMES.get(op.attributes.get("_float", ""))
 
     def as_declared(self, value: Value) -> Value:
         """The lowered value in the type the neutral one has, for function outputs."""

@@ -1,8 +1,9 @@
-"""What every `mlu.` op offers beyond its signature: boxes going backwards, parameters, and the instructions of one tile.
+"""What every `mlu.` op offers beyond its signature: boxes going backwards, parameters, and the instructions of one
+tile.
 
-Tiling, fusion, core splits, cost and emission know ops only through this interface: `input_boxes` says which part of each
-operand a part of the result needs, `emit_tile` writes the instructions that compute one tile from views of on-chip memory.
-No op's meaning depends on the tile.
+Tiling, fusion, core splits, cost and emission know ops only through this interface: `input_boxes` says which part of
+each operand a part of the result needs, `emit_tile` writes the instructions that compute one tile from views of on-chip
+memory. No op's meaning depends on the tile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from compiler import numerics
 from compiler.ir.core import Op, Value
 from compiler.ir.types import DType, TensorType
 from targets.mlu220.boxes import Box, View
+from targets.mlu220.isa import Instruction
 
 FLOATS = (DType.F16, DType.F32)
 
@@ -32,7 +34,7 @@ TAPS = "taps"
 class Emitter(Protocol):
     """Where `emit_tile` puts its instructions: `isa` instruction objects with the on-chip slots they read and write."""
 
-    def add(self, instruction: object, writes: Sequence[int], reads: Sequence[int]) -> None: ...
+    def add(self, instruction: Instruction, writes: Sequence[int], reads: Sequence[int]) -> None: ...
 
 
 class MluOp(Op):
@@ -81,7 +83,9 @@ def is_row_of(value: Value, shape: Sequence[int | None]) -> bool:
     return value.type.shape == (*shape[:-1], 1)
 
 
-def spatial(type: TensorType, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]):
+def spatial(
+    type: TensorType, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
+):
     """Output height and width of a sliding window over an NHWC type; pads are top, left, bottom, right."""
     _, h, w, _ = type.static_shape
     oh = (h + pads[0] + pads[2] - (kernel[0] - 1) * dilations[0] - 1) // strides[0] + 1

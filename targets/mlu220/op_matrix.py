@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from compiler.evaluate.registry import evaluator
 
+from compiler.evaluate.registry import evaluator
 from compiler.ir.define import DTypeKind, Int, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
 from targets.mlu220 import isa
@@ -122,9 +122,10 @@ def integer_convolution(
 ) -> np.ndarray:
     """Exact sums, int64, of an NHWC convolution of integers: floating-point BLAS in a range where it is exact.
 
-    A product of b-bit and c-bit integers summed over K terms is below K * 2^(b+c-2); fp32 holds integers to 2^24, fp64 to 2^53.
+    A product of b-bit and c-bit integers summed over K terms is below K * 2^(b+c-2); fp32 holds integers to 2^24, fp64
+    to 2^53.
     """
-    n, _, _, ci = x.shape
+    n = x.shape[0]
     co, kh, kw, cg = w.shape
     bound = kh * kw * cg << (x.itemsize * 8 + w.itemsize * 8 - 2)
     real = np.float32 if bound <= 1 << 24 else np.float64
@@ -142,5 +143,7 @@ def integer_convolution(
                 tap = (ky * kw + kx) * cg
                 block[..., tap : tap + cg] = padded[:, rows, columns, g * cg : (g + 1) * cg]
         matrix = w[g * per_group : (g + 1) * per_group].reshape(per_group, -1).astype(real)
-        out[..., g * per_group : (g + 1) * per_group] = (block.reshape(-1, kh * kw * cg) @ matrix.T).reshape(n, oh, ow, -1)
+        out[..., g * per_group : (g + 1) * per_group] = (block.reshape(-1, kh * kw * cg) @ matrix.T).reshape(
+            n, oh, ow, -1
+        )
     return out

@@ -1,7 +1,7 @@
 """Ops that move data without arithmetic, for every element type.
 
-`mlu.reshape`, `mlu.slice` and, where its parts allow, `mlu.concat` are views outside kernels: they name memory and have no
-instructions. Inside a kernel a movement is a strided copy within NRAM.
+`mlu.reshape`, `mlu.slice` and, where its parts allow, `mlu.concat` are views outside kernels: they name memory and have
+no instructions. Inside a kernel a movement is a strided copy within NRAM.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from compiler.evaluate.registry import evaluator
 
+from compiler.evaluate.registry import evaluator
 from compiler.ir.define import Dict, Float, Int, Ints, attr, op, operand, result
 from compiler.ir.types import TensorType
 from targets.mlu220 import isa
@@ -32,9 +32,7 @@ def copy_instructions(out: View, source: View) -> Iterable[isa.Copy]:
     dst_strides = [0] * (3 - len(inner)) + [loop.strides[0] for loop in inner]
     src_strides = [0] * (3 - len(inner)) + [loop.strides[1] for loop in inner]
     for index in itertools.product(*(range(loop.count) for loop in outer)):
-        steps = [
-            sum(i * loop.strides[side] for i, loop in zip(index, outer, strict=True)) for side in (0, 1)
-        ]
+        steps = [sum(i * loop.strides[side] for i, loop in zip(index, outer, strict=True)) for side in (0, 1)]
         yield isa.Copy(
             dst=(out.space, out.address + steps[0]), src=(source.space, source.address + steps[1]), run=run,
             n0=counts[0], n1=counts[1], n2=counts[2],
@@ -144,7 +142,9 @@ class Pad(Movement):
 
     def infer(self) -> TensorType:
         rank = self.x.type.rank
-        shape = (d + b + a for d, b, a in zip(self.x.type.static_shape, self.pads[:rank], self.pads[rank:], strict=True))
+        shape = (
+            d + b + a for d, b, a in zip(self.x.type.static_shape, self.pads[:rank], self.pads[rank:], strict=True)
+        )
         return TensorType(tuple(shape), self.x.type.dtype)
 
     def input_boxes(self, box: Box) -> list[Box | None]:

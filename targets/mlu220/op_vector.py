@@ -1,4 +1,5 @@
-"""The ops of the vector unit: elementwise arithmetic, activations, conversion, pooling, depthwise convolution, reduction.
+"""The ops of the vector unit: elementwise arithmetic, activations, conversion, pooling, depthwise convolution,
+reduction.
 
 Each is one fp32 operation on its inputs, rounded once to its type (DESIGN 10); bodies come from `compiler.numerics`.
 """
@@ -9,9 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from compiler.evaluate.registry import evaluator
 
 from compiler import numerics
+from compiler.evaluate.registry import evaluator
 from compiler.ir.core import Op
 from compiler.ir.define import Choice, DTypeKind, Float, Int, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
@@ -32,9 +33,10 @@ from targets.mlu220.op_base import (
 from targets.mlu220.op_matrix import TYPE_CODES
 
 
-# -- two operands -------------------------------------------------------------------------------------------------------
+# -- two operands ----------------------------------------------------------------------------------------------------
 class Binary(MluOp):
-    """An elementwise operation. a: float; b: the same shape, one number per channel [c], one per row [..., 1], or absent.
+    """An elementwise operation. a: float; b: the same shape, one number per channel [c], one per row [..., 1], or
+    absent.
 
     Where b is absent, attribute `constant` takes its place.
     """
@@ -103,7 +105,9 @@ def _as_rows(view: View) -> View:
     """A dense view as two axes: rows, and the last axis."""
     last = view.shape[-1]
     rows = math.prod(view.shape[:-1])
-    row_loops = common_loops([View(view.space, view.address, view.shape[:-1], view.strides[:-1], view.dtype, view.slot)])
+    row_loops = common_loops(
+        [View(view.space, view.address, view.shape[:-1], view.strides[:-1], view.dtype, view.slot)]
+    )
     if len(row_loops) > 1:
         raise ValueError("a tile of rows must be dense")
     pitch = row_loops[0].strides[0] if row_loops else last * view.itemsize
@@ -129,7 +133,7 @@ BINARY_OPS = {
 }  # fmt: skip
 
 
-# -- one operand --------------------------------------------------------------------------------------------------------
+# -- one operand -----------------------------------------------------------------------------------------------------
 class Unary(MluOp):
     """An elementwise function of the vector unit, by the fp32 polynomial of `compiler.numerics`."""
 
@@ -171,7 +175,8 @@ UNARY_OPS = {name: _declare_unary(name) for name in numerics.UNARY}
 
 @op("mlu.convert")
 class Convert(MluOp):
-    """Conversion. int to float: y = x * 2^position; float to int: y = round(x * 2^-position), clamped; float to float: rounded.
+    """Conversion. int to float: y = x * 2^position; float to int: y = round(x * 2^-position), clamped; float to float:
+    rounded.
 
     Source: `__bang_half2int8_*`, `__bang_int82half` and relatives. `rounding` goes to the header of the offline model.
     """
@@ -211,7 +216,7 @@ def evaluate_convert(op: Convert, x: np.ndarray) -> np.ndarray:
     return as_type(numerics.int_to_float(x, op.position), target)
 
 
-# -- windows ------------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------------------------
 @op("mlu.pool")
 class Pool(MluOp):
     """Pooling. x: [n, h, w, c]; pads hold 0 (-inf for max). mean: fp32 sum in tap order times fp32(1 / (kh * kw)).
@@ -228,7 +233,9 @@ class Pool(MluOp):
 
     def infer(self) -> TensorType:
         n, _, _, c = self.x.type.shape
-        return TensorType((n, *spatial(self.x.type, self.kernel, self.strides, self.pads, (1, 1)), c), self.x.type.dtype)
+        return TensorType(
+            (n, *spatial(self.x.type, self.kernel, self.strides, self.pads, (1, 1)), c), self.x.type.dtype
+        )
 
     def input_boxes(self, box: Box) -> list[Box | None]:
         n, h, w, c = box
@@ -253,7 +260,14 @@ class Pool(MluOp):
             emitter.add(instruction, [out.slot], [x.slot])
 
 
-def _taps(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], fill: float):
+def _taps(
+    x: np.ndarray,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    fill: float,
+):
     """The shifted, strided inputs of a window, one per tap in row-major order, as fp32."""
     padded = np.pad(
         single(x), ((0, 0), (pads[0], pads[2]), (pads[1], pads[3]), (0, 0)), constant_values=np.float32(fill)
@@ -263,7 +277,9 @@ def _taps(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], pads: Se
     for ky in range(kernel[0]):
         for kx in range(kernel[1]):
             y, z = ky * dilations[0], kx * dilations[1]
-            yield padded[:, y : y + (oh - 1) * strides[0] + 1 : strides[0], z : z + (ow - 1) * strides[1] + 1 : strides[1]]
+            yield padded[
+                :, y : y + (oh - 1) * strides[0] + 1 : strides[0], z : z + (ow - 1) * strides[1] + 1 : strides[1]
+            ]
 
 
 @evaluator("mlu.pool")
@@ -345,10 +361,11 @@ def evaluate_depthwise(op: DepthwiseConv2d, x: np.ndarray, w: np.ndarray) -> np.
     return as_type(total, op.result.type.dtype)
 
 
-# -- reductions ---------------------------------------------------------------------------------------------------------
+# -- reductions ------------------------------------------------------------------------------------------------------
 @op("mlu.reduce")
 class Reduce(MluOp):
-    """Reduction over the last axis. x: [..., n] → y: [..., 1]. Sums: 16 strided partial sums in fp32, folded by a fixed tree."""
+    """Reduction over the last axis. x: [..., n] → y: [..., 1]. Sums: 16 strided partial sums in fp32, folded by a fixed
+    tree."""
 
     x = operand(dtypes=FLOATS)
     function = attr(Choice("sum", "max", "min"))

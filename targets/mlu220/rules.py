@@ -1,7 +1,7 @@
 """What the chip can do with each neutral op, and why not: the table behind `Target.supports` and the pass `legalize`.
 
-A rule is a function `(lowering, op) → lowered value`; a condition is a function `op → reason or None`. An op without a row has
-no instruction here and goes to the host.
+A rule is a function `(lowering, op) → lowered value`; a condition is a function `op → reason or None`. An op without a
+row has no instruction here and goes to the host.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def reason_against(op: Op) -> str | None:
     return condition(op) if condition is not None else None
 
 
-# -- matrix unit --------------------------------------------------------------------------------------------------------
+# -- matrix unit -----------------------------------------------------------------------------------------------------
 def _is_depthwise(op: Any) -> bool:
     return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
 
@@ -91,7 +91,8 @@ def _conv_condition(op: Any) -> str | None:
 
 
 def scale_vector(module: Any, x: QuantType, w: QuantType) -> np.ndarray | float:
-    """What the raw sum times 2^(positions) must be multiplied by: per channel, or one number. fp32, correctly rounded."""
+    """What the raw sum times 2^(positions) must be multiplied by: per channel, or one number. fp32, correctly
+    rounded."""
 
     def remainder(quant: QuantType) -> np.ndarray:
         if quant.params is not None:
@@ -104,7 +105,9 @@ def scale_vector(module: Any, x: QuantType, w: QuantType) -> np.ndarray | float:
 
 def _scaled(lowering: Lowering, op: Any, raw: Value, w: Value, bias: Value | None) -> Value:
     """raw * scale + bias, each step rounded to the type of `raw`."""
-    scale = scale_vector(lowering.module, op.inputs[0].type.quant, w.type.quant)
+    x_quant, w_quant = op.inputs[0].type.quant, w.type.quant
+    assert x_quant is not None and w_quant is not None
+    scale = scale_vector(lowering.module, x_quant, w_quant)
     dtype = raw.type.dtype
     if isinstance(scale, float):
         y = lowering.make("mlu.mul", raw, constant=scale)
@@ -117,11 +120,8 @@ def _scaled(lowering: Lowering, op: Any, raw: Value, w: Value, bias: Value | Non
 
 
 def _sum_type(lowering: Lowering, op: Any) -> DType:
-    """f32 where the calibrated range of the result, with headroom 4, does not fit f16 (DESIGN 7)."""
-    if op.attributes.get("_absmax", 0.0) * 4.0 > 65504.0 and lowering.float is DType.F16:
-        lowering.ctx.statistics.count("results kept in f32: their range exceeds f16")
-        return DType.F32
-    return lowering.float
+    """The type the matrix unit writes: that of the result, which the scheme may have made f32 (DESIGN 7)."""
+    return lowering.asked(op) or lowering.float
 
 
 @rule("nn.conv2d", condition=_conv_condition)
@@ -163,7 +163,7 @@ def matmul(lowering: Lowering, op: Any) -> Value:
     return lowering.reshaped(_scaled(lowering, op, raw, op.b, None), op.result.type.static_shape)
 
 
-# -- quantisation -------------------------------------------------------------------------------------------------------
+# -- quantisation ----------------------------------------------------------------------------------------------------
 @rule("quant.quantize")
 def quantize(lowering: Lowering, op: Any) -> Value:
     quant = op.result.type.quant
@@ -192,7 +192,7 @@ def _through_float(lowering: Lowering, op: Any, body: Callable[[Value], Value]) 
     return lowering.make("mlu.convert", y, to=quant.storage, rounding=lowering.rounding)
 
 
-# -- pooling and normalisation ------------------------------------------------------------------------------------------
+# -- pooling and normalisation ---------------------------------------------------------------------------------------
 def _nhwc(op: Any) -> str | None:
     return None if op.layout == "NHWC" else f"{op.op_name} is not in NHWC layout: run convert-layout first"
 
@@ -231,8 +231,9 @@ def _window_counts(op: Any, pads: Sequence[int]) -> np.ndarray:
     _, oh, ow, _ = op.result.type.static_shape
     axes = []
     for size, out, kernel, stride, before, after in (
-        (h, oh, op.kernel[0], op.strides[0], pads[0], op.pads[2]), (w, ow, op.kernel[1], op.strides[1], pads[1], op.pads[3]),
-    ):  # fmt: skip
+        (h, oh, op.kernel[0], op.strides[0], pads[0], op.pads[2]),
+        (w, ow, op.kernel[1], op.strides[1], pads[1], op.pads[3]),
+    ):
         low = np.arange(out) * stride - before
         first, last = (-before, size + after) if op.count_include_pad else (0, size)
         axes.append(np.minimum(low + kernel, last) - np.maximum(low, first))
@@ -298,7 +299,7 @@ def reduce(lowering: Lowering, op: Any) -> Value:
     return lowering.reshaped(y, op.result.type.static_shape)
 
 
-# -- elementwise --------------------------------------------------------------------------------------------------------
+# -- elementwise -----------------------------------------------------------------------------------------------------
 UNARY = {
     "nn.relu": "relu", "nn.sigmoid": "sigmoid", "math.tanh": "tanh", "math.exp": "exp", "math.log": "log",
     "math.sqrt": "sqrt", "math.rsqrt": "rsqrt", "math.reciprocal": "reciprocal", "math.erf": "erf", "math.abs": "abs",
@@ -360,7 +361,8 @@ def composed(lowering: Lowering, op: Any) -> Value:
 
 
 BINARY = {
-    "math.add": "add", "math.sub": "sub", "math.mul": "mul", "math.div": "mul", "math.maximum": "max", "math.minimum": "min",
+    "math.add": "add", "math.sub": "sub", "math.mul": "mul", "math.div": "mul", "math.maximum": "max",
+    "math.minimum": "min",
 }  # fmt: skip
 
 
@@ -419,7 +421,8 @@ def binary(lowering: Lowering, op: Any) -> Value:
 def _combine(
     lowering: Lowering, name: str, a: Value, b: Value, full: tuple[int, ...], lowered: Value | None = None
 ) -> Value:
-    """`a name b` with `a` lowered and of full shape, `b` neutral (or already `lowered`): constant, vector, row or full."""
+    """`a name b` with `a` lowered and of full shape, `b` neutral (or already `lowered`): constant, vector, row or
+    full."""
     if isinstance(b, Constant) and lowered is None:
         if b.type.elements == 1:
             return lowering.make(f"mlu.{name}", a, constant=float(b.data.astype(np.float32).reshape(())))
@@ -436,7 +439,7 @@ def _combine(
     return lowering.make(f"mlu.{name}", a, second)
 
 
-# -- movement -----------------------------------------------------------------------------------------------------------
+# -- movement --------------------------------------------------------------------------------------------------------
 def _same_kind(lowering: Lowering, value: Value) -> Value:
     """A value as it stands: integers if quantised, else in the working float type."""
     if value.type.quant is not None:

@@ -1,8 +1,8 @@
 """The ways a kernel can run, and what one costs: the search space of the pass `schedule`.
 
-A candidate names the axis cut over the cores, the tile and the buffering. Channel blocks are as wide as WRAM allows, rows as
-many as NRAM allows. Cost is that of the instructions of one typical tile, by the same latency model the timing report uses,
-times the number of tiles of the busiest core.
+A candidate names the axis cut over the cores, the tile and the buffering. Channel blocks are as wide as WRAM allows,
+rows as many as NRAM allows. Cost is that of the instructions of one typical tile, by the same latency model the timing
+report uses, times the number of tiles of the busiest core.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def sram_half(board: Board) -> int:
     return board.sram_usable_bytes // 2 // 128 * 128
 
 
-# -- cost ---------------------------------------------------------------------------------------------------------------
+# -- cost ------------------------------------------------------------------------------------------------------------
 class Recorder:
     """Takes instructions for their cost alone."""
 
@@ -161,8 +161,8 @@ class Recorder:
 
 
 def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
-    """Modelled cycles of a kernel: the busiest core's tiles, each as long as its slowest queue, plus one tile to fill the
-    pipeline; without double buffering the queues of a tile add up."""
+    """Modelled cycles of a kernel: the busiest core's tiles, each as long as its slowest queue, plus one tile to fill
+    the pipeline; without double buffering the queues of a tile add up."""
     parts = schedule.parts(shape.shape, granule(shape, schedule.split))
     part = max(parts, key=volume) if shape.shape else ()
     busy = len(parts)
@@ -174,7 +174,7 @@ def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> floa
     _emit(load, shape, schedule, outside, tile, "load")
     _emit(compute, shape, schedule, outside, tile, "compute")
     _emit(store, shape, schedule, outside, tile, "store")
-    dma = (load.cycles(board)[0] + store.cycles(board)[0]) * busy ** 0.5
+    dma = (load.cycles(board)[0] + store.cycles(board)[0]) * busy**0.5
     work = compute.cycles(board)
     blocks = -(-box_shape(part)[-1] // schedule.tile[-1]) if shape.shape else 1
     tiles = tile_count(shape, schedule) if shape.shape else 1
@@ -192,7 +192,7 @@ def _typical(shape: KernelShape, schedule: KernelSchedule, part: Box) -> Tile:
     box = tuple((low, min(low + size, high)) for (low, high), size in zip(part, schedule.tile, strict=True))
     middle = sample_tiles(shape, [high - low for low, high in box])
     inside = middle[len(middle) // 2]
-    return Tile(0, 0, True, inside[:-1] + (box[-1],))
+    return Tile(0, 0, True, (*inside[:-1], box[-1]))
 
 
 def _emit(

@@ -1,9 +1,10 @@
 """The instruction stream of one core, and the signals and waits that keep its three queues in step.
 
-Emission writes instructions in an order that is right when executed one after the other, naming the on-chip slots each one
-reads and writes. The stream then orders the queues: before an instruction whose slots conflict with an earlier one in another
-queue it puts a wait, unless that order already follows from earlier waits (vector clocks); after the awaited instruction, a
-signal. Slots never partly overlap within a kernel, and a barrier separates kernels, so nothing else has to be compared.
+Emission writes instructions in an order that is right when executed one after the other, naming the on-chip slots each
+one reads and writes. The stream then orders the queues: before an instruction whose slots conflict with an earlier one
+in another queue it puts a wait, unless that order already follows from earlier waits (vector clocks); after the awaited
+instruction, a signal. Slots never partly overlap within a kernel, and a barrier separates kernels, so nothing else has
+to be compared.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class Stream:
         return np.array(self.rows, "<i4").reshape(-1, isa.ROW_WORDS)
 
     def _flush(self) -> None:
-        """Turn the phase's entries into rows, with counter values: the nth signal of a queue brings its counter to n."""
+        """Turn the phase's entries into rows, with counter values: the nth signal of a queue brings its counter to
+        n."""
         ordinal: dict[tuple[int, int], int] = {}
         counts = list(self._signals)
         for queue in range(3):

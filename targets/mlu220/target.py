@@ -99,7 +99,8 @@ def _size(shape: Sequence[int | None]) -> int:
 
 
 def _reason_against_anchor(group: Sequence[Op], op: MluOp) -> str | None:
-    """Elementwise ops before a window are computed again in every halo, and for every channel block of a convolution."""
+    """Elementwise ops before a window are computed again in every halo, and for every channel block of a
+    convolution."""
     if any(not isinstance(member, Binary | Unary | Convert) for member in group):
         return "only elementwise ops can stand before it"
     outside = [v for member in group for v in member.inputs if not isinstance(v, Constant)]

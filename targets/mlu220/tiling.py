@@ -1,8 +1,8 @@
 """How a kernel is cut into tiles, and where its values lie on chip while a tile is computed.
 
-`KernelShape` is what a kernel asks for, whatever the schedule: which axes may be cut, which box of every value a box of the
-result needs, which operands are parameters. `KernelSchedule` is one way to run it, exactly as printed in the kernel's
-`schedule` attribute. `allocate` gives the buffers of a way their places, or says that they do not fit.
+`KernelShape` is what a kernel asks for, whatever the schedule: which axes may be cut, which box of every value a box of
+the result needs, which operands are parameters. `KernelSchedule` is one way to run it, exactly as printed in the
+kernel's `schedule` attribute. `allocate` gives the buffers of a way their places, or says that they do not fit.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class KernelShape:
             if result not in wanted:
                 continue
             inner = clip(wanted[result], result.type.static_shape)
-            for i, (value, needed) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
-                if value is not None and needed is not None and op.parameter(i) is None:
-                    wanted[value] = hull(wanted.get(value), needed)
+            for i, (taken, needed) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
+                if taken is not None and needed is not None and op.parameter(i) is None:
+                    wanted[taken] = hull(wanted.get(taken), needed)
         return wanted
 
     def _output_box(self, value: Value, box: Box) -> Box:
@@ -131,9 +131,10 @@ class KernelSchedule:
     """One way to run a kernel; every field is printed in the IR.
 
     split: axis cut over the cores (-1: one core). tile: sizes per axis of the domain. buffers: 1, or 2 for double
-    buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset, bytes)
-    of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of `KernelShape.values`
-    (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM otherwise.
+    buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset,
+    bytes) of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of
+    `KernelShape.values` (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM
+    otherwise.
     """
 
     split: int
@@ -217,9 +218,7 @@ def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> Kern
         else:
             parameters.append((nram, size, copies))
             nram += size * copies
-    sizes = [
-        max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values
-    ]
+    sizes = [max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values]
     slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands)
     slots = []
     for size in slot_sizes:
@@ -276,7 +275,8 @@ def _assign_slots(shape: KernelShape, sizes: list[int], demands: list[dict[Value
 
 
 def _same_place(first: Value, result: Value, demands: list[dict[Value, Box]]) -> bool:
-    """Whether two values have the same element size and the same box in every tile, nothing of it outside the tensor."""
+    """Whether two values have the same element size and the same box in every tile, nothing of it outside the
+    tensor."""
     return first.type.dtype.size == result.type.dtype.size and all(
         d.get(first) == d.get(result) == clip(d[result], result.type.static_shape) for d in demands
     )
