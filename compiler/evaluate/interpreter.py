@@ -70,7 +70,8 @@ class Interpreter:
         """The outputs for `inputs`, in order or by name.
 
         `observe(value, array)` is called for every argument and every result, inner functions and kernels included, in
-        execution order; it must not write to the array. Outputs may share memory with inputs or constants. Raises CompilerError for wrong count, names, shapes or types.
+        execution order; it must not write to the array. Outputs may share memory with inputs or constants. Raises
+        CompilerError for wrong count, names, shapes or types.
         """
         if self.module.version != self._version:
             self._plan = make_plan(self.function)

@@ -61,21 +61,37 @@ def _copy_strided(target, source, stride):
 
 
 @_fast
+def _split_pairs(even, odd, source):
+    """even[i] = source[2 i], odd[i] = source[2 i + 1], as far as all three reach; one pass, twice as fast as two."""
+    both = min(even.size, odd.size, source.size // 2)
+    for i in range(np.uint64(both)):
+        j = np.uint64(i) * np.uint64(2)
+        even[np.uint64(i)] = source[j]
+        odd[np.uint64(i)] = source[j + np.uint64(1)]
+    for i in range(both, min(even.size, (source.size + 1) // 2)):
+        even[i] = source[2 * i]
+    for i in range(both, min(odd.size, source.size // 2)):
+        odd[i] = source[2 * i + 1]
+
+
+@_fast
 def _fill_phases(plane, phases, strides, pads):
     """Spread an image over its phases [stride, stride, rows, columns]; elements of the border are left as they are."""
     height, width = plane.shape
     _, _, rows, columns = phases.shape
-    for q in range(strides[1]):
-        first = _first(pads[1], q, strides[1])
-        beyond = _beyond(width, pads[1], q, strides[1], columns)
-        start = first * strides[1] + q - pads[1]
-        if first >= beyond:
-            continue
-        for p in range(strides[0]):
-            top, bottom = _first(pads[0], p, strides[0]), _beyond(height, pads[0], p, strides[0], rows)
-            for i in range(top, bottom):
-                source = plane[i * strides[0] + p - pads[0], start:]
-                _copy_strided(phases[p, q, i, first:beyond], source, strides[1])
+    for p in range(strides[0]):
+        for i in range(_first(pads[0], p, strides[0]), _beyond(height, pads[0], p, strides[0], rows)):
+            source = plane[i * strides[0] + p - pads[0]]
+            if strides[1] == 2:
+                even, odd = phases[p, pads[1] % 2, i], phases[p, (pads[1] + 1) % 2, i]
+                _split_pairs(even[pads[1] // 2 :], odd[(pads[1] + 1) // 2 :], source)
+                continue
+            for q in range(strides[1]):
+                first = _first(pads[1], q, strides[1])
+                beyond = _beyond(width, pads[1], q, strides[1], columns)
+                if first < beyond:
+                    start = first * strides[1] + q - pads[1]
+                    _copy_strided(phases[p, q, i, first:beyond], source[start:], strides[1])
 
 
 @_fast
