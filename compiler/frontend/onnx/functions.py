@@ -17,8 +17,6 @@ from compiler.frontend.onnx.reader import dtype_of
 from compiler.frontend.onnx.registry import CONVERTERS
 
 REMEDIES: dict[str, str] = {
-    "Loop": "export the network with the loop unrolled (a fixed number of rounds), or run the loop in the host program",
-    "Scan": "export the network with the loop unrolled, or use LSTM, GRU or RNN nodes",
     "NonMaxSuppression": "cut the model before it and run it in the host program",
     "RoiAlign": "cut the model before it and run it in the host program",
     "NonZero": "its result has no fixed size: cut the model before it",

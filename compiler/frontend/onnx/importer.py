@@ -181,15 +181,11 @@ class Importer:
         if any(value is BLOCKED for value in inputs):
             self._fail(proto, scope, record, "blocked", "takes the output of a node that was not converted")
             return
-        location = scope.location or Location.of(record.name, self.file)
-        self.builder.begin_node(location, scope.prefix + next((n for n in proto.output if n), record.name))
-        last = self.function.body.last
         node = Node(
             proto, inputs, self.builder, record.opset,
             partial(reader.read_tensor, directory=self.directory, where=f"{self.file}: node {record.name!r}"),
         )  # fmt: skip
         self._attempt(partial(self._convert, node, record, scope), proto, scope, record)
-        self.builder.name_results(last.next if last is not None else self.function.body.first)
 
     def _record(self, proto: onnx.NodeProto, scope: Scope) -> NodeRecord:
         """The record a node's fate goes into: its own, or that of the node whose expansion it belongs to."""
@@ -224,6 +220,9 @@ class Importer:
 
     def _attempt(self, action: Any, proto: onnx.NodeProto, scope: Scope, record: NodeRecord) -> None:
         """Run a step of a node's conversion and settle its answer, or record why not."""
+        location = scope.location or Location.of(record.name, self.file)
+        self.builder.begin_node(location, scope.prefix + next((n for n in proto.output if n), record.name))
+        last = self.function.body.last
         try:
             answer = action()
             if isinstance(answer, Inline):
@@ -239,7 +238,9 @@ class Importer:
             self._fail(proto, scope, record, "malformed", reasons, fault.diagnostics[0].help)
         except (ArithmeticError, LookupError, TypeError, ValueError) as fault:
             reason = f"its inputs and attributes do not fit together ({type(fault).__name__}: {fault})"
-            self._fail(proto, scope, record, "malformed", reason)
+            remedy = "if onnxruntime runs the model, this is a fault of mluc: report it with the node"
+            self._fail(proto, scope, record, "malformed", reason, remedy)
+        self.builder.name_results(last.next if last is not None else self.function.body.first)
 
     def _fail(
         self, proto: onnx.NodeProto, scope: Scope, record: NodeRecord, status: str, reason: str, remedy: str = ""
@@ -319,9 +320,7 @@ class Importer:
         if any(value is BLOCKED for value in outputs):
             self._fail(proto, scope, record, "blocked", "a node inside it was not converted")
             return
-        last = self.function.body.last
         self._attempt(partial(frame.inline.then, outputs), proto, scope, record)
-        self.builder.name_results(last.next if last is not None else self.function.body.first)
 
 
 def _not_a_tensor(name: str, where: str) -> Diagnostic:

@@ -119,12 +119,22 @@ def cast(n: Node) -> Value:
     return x if target is x.type.dtype else n.emit(math.Cast, x, to=target)
 
 
+KNOWN_ONLY: dict[str, Callable] = {
+    "BitwiseAnd": np.bitwise_and, "BitwiseOr": np.bitwise_or, "BitwiseXor": np.bitwise_xor,
+    "BitwiseNot": np.bitwise_not,
+}  # fmt: skip
+"""Operators of exporters' shape arithmetic, which no network runs on data."""
+
+
+@converter(*KNOWN_ONLY)
+def bitwise(n: Node) -> Value:
+    return n.constant(KNOWN_ONLY[n.proto.op_type](*(n.array(i, "an operand") for i in range(len(n.inputs)))))
+
+
 @converter("BitShift")
 def bit_shift(n: Node) -> Value:
-    """Known operands only: exporters use it for shape arithmetic."""
-    a, b = n.array(0, "the number"), n.array(1, "the shift")
     shift: Callable = np.left_shift if n.required("direction") == "LEFT" else np.right_shift
-    return n.constant(shift(a, b))
+    return n.constant(shift(n.array(0, "the number"), n.array(1, "the shift")))
 
 
 # -- matrix products ---------------------------------------------------------------------------------------------------

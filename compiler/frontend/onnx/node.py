@@ -34,6 +34,13 @@ class Malformed(Exception):
         self.remedy = remedy
 
 
+@dataclass(frozen=True)
+class SequenceValue:
+    """What an ONNX sequence is while a model is imported: the values in it."""
+
+    items: tuple[Value, ...]
+
+
 @dataclass
 class Inline:
     """A converter's answer that a graph stands for the node: a branch, one round of a loop, a function's body.
@@ -57,11 +64,11 @@ class Node:
     """One ONNX node with its inputs looked up. Lives while its converter runs."""
 
     def __init__(
-        self, proto: onnx.NodeProto, inputs: Sequence[Value | None], builder: Builder, opset: int,
+        self, proto: onnx.NodeProto, inputs: Sequence[Value | SequenceValue | None], builder: Builder, opset: int,
         read_tensor: Callable[[onnx.TensorProto], np.ndarray],
     ) -> None:  # fmt: skip
         self.proto = proto
-        self.inputs = list(inputs)
+        self.inputs: list[Any] = list(inputs)
         self.builder = builder
         self.opset = opset
         self._read_tensor = read_tensor
@@ -78,7 +85,18 @@ class Node:
 
     def optional(self, index: int) -> Value | None:
         self._read.add(index)
-        return self.inputs[index] if index < len(self.inputs) else None
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if isinstance(value, SequenceValue):
+            raise Unsupported(f"takes a sequence as input {index}", "export the network with tensors in its place")
+        return value
+
+    def sequence(self, index: int) -> SequenceValue:
+        """A required input that is a sequence."""
+        self._read.add(index)
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if not isinstance(value, SequenceValue):
+            raise Malformed(f"input {index} is not a sequence")
+        return value
 
     def known(self, index: int) -> np.ndarray | None:
         """The elements of an input that is known at import, else None (also when absent)."""
@@ -117,6 +135,8 @@ class Node:
         if proto is None:
             return default
         value = onnx.helper.get_attribute_value(proto)
+        if value is None:
+            raise Malformed(f"attribute {name!r} has no value")
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         if isinstance(value, onnx.TensorProto):
@@ -125,6 +145,13 @@ class Node:
             return tuple(value)
         if proto.type == onnx.AttributeProto.STRINGS:
             return tuple(v.decode("utf-8", "replace") for v in value)
+        return value
+
+    def graph(self, name: str) -> onnx.GraphProto:
+        """A required attribute that is a graph."""
+        value = self.required(name)
+        if not isinstance(value, onnx.GraphProto):
+            raise Malformed(f"attribute {name!r} is not a graph")
         return value
 
     def required(self, name: str) -> Any:

@@ -6,6 +6,7 @@ external data needs no second copy in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,34 @@ def read_model(path: Path) -> onnx.ModelProto:
             help=_not_onnx_help(content),
         ) from None
     _check_header(model, path)
+    if not all(isinstance(name, str) for name in _names_of(model)):
+        raise error(
+            "E201", "a damaged ONNX model: a name in it is not text", where=str(path),
+            help="copy or download the model again",
+        )  # fmt: skip
     return model
+
+
+def _names_of(model: onnx.ModelProto) -> Iterator[object]:
+    """Every name in the model. Python's protobuf gives bytes for those that are not UTF-8."""
+    nodes = [n for f in model.functions for n in f.node]
+    graphs = [model.graph]
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+    yield from (o.domain for o in model.opset_import)
+    while nodes or graphs:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            yield from (t.name for t in graph.initializer)
+            for info in (*graph.input, *graph.output, *graph.value_info):
+                yield info.name
+                yield from (d.dim_param for d in info.type.tensor_type.shape.dim)
+        else:
+            node = nodes.pop()
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
+            graphs += [g for a in node.attribute for g in (a.g, *a.graphs) if g.ByteSize()]
 
 
 def _not_onnx_help(content: bytes) -> str:

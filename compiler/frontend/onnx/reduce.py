@@ -5,7 +5,9 @@ from __future__ import annotations
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.ir.core import Op, Value
+from compiler.ir.types import DType
 from compiler.ops import reduce
+from compiler.ops.math import Cast
 
 REDUCTIONS: dict[str, type[Op]] = {
     "ReduceSum": reduce.Sum, "ReduceMean": reduce.Mean, "ReduceMax": reduce.Max, "ReduceMin": reduce.Min,
@@ -26,7 +28,11 @@ def reduction(n: Node) -> Value:
     keepdims = bool(n.attribute("keepdims", 1))
     if x.type.rank == 0:
         return x
-    return n.emit(REDUCTIONS[n.proto.op_type], x, axes=tuple(a % x.type.rank for a in axes), keepdims=keepdims)
+    attributes = {"axes": tuple(a % x.type.rank for a in axes), "keepdims": keepdims}
+    if x.type.dtype is not DType.BOOL:
+        return n.emit(REDUCTIONS[n.proto.op_type], x, **attributes)
+    y = n.emit(REDUCTIONS[n.proto.op_type], n.emit(Cast, x, to=DType.U8), **attributes)
+    return n.emit(Cast, y, to=DType.BOOL)
 
 
 @converter(*ARG_REDUCTIONS)

@@ -13,6 +13,7 @@ from compiler.frontend.onnx.registry import converter
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import math, nn, tensor
+from compiler.ops.reduce import ArgMax
 
 
 def normal_axis(axis: int, rank: int) -> int:
@@ -256,6 +257,29 @@ def one_hot(n: Node) -> Value:
     return n.emit(
         tensor.OneHot, n.input(0), depth=depth, axis=n.attribute("axis", -1), on=on, off=off, to=DType.of(values.dtype)
     )
+
+
+@converter("Hardmax", since=13)
+def hardmax(n: Node) -> Value:
+    """1 at the first maximum along an axis, 0 elsewhere."""
+    x, axis = n.input(0), normal_axis(n.attribute("axis", -1), len(n.shape()))
+    largest = n.emit(ArgMax, x, axis=axis, keepdims=False)
+    return n.emit(tensor.OneHot, largest, depth=n.shape()[axis], axis=axis, to=x.type.dtype)
+
+
+@converter("ReverseSequence")
+def reverse_sequence(n: Node) -> Value:
+    """Known lengths make it a gather over time and batch together."""
+    x, lengths = n.input(0), n.ints(1, "sequence_lens")
+    time, batch = n.attribute("time_axis", 0), n.attribute("batch_axis", 1)
+    if {time, batch} != {0, 1}:
+        raise Malformed(f"time and batch must be axes 0 and 1, not {time} and {batch}")
+    shape = n.shape()
+    order = np.arange(shape[0] * shape[1]).reshape(shape[:2])
+    for row, length in zip(order.T if time == 0 else order, lengths, strict=True):
+        row[:length] = row[:length][::-1].copy()
+    flat = reshape(n, x, (shape[0] * shape[1], *shape[2:]))
+    return reshape(n, n.emit(tensor.Gather, flat, n.constant(order.reshape(-1), DType.I64)), shape)
 
 
 @converter("TopK")
