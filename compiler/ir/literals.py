@@ -29,9 +29,11 @@ class LiteralError(Exception):
         self.code = code
 
 
+MAX_CONSTANT_BYTES = 1 << 33
+MAX_DIGITS = 1000
 _DTYPES = {d.value: d for d in DType}
 _STRING = r'"(?:\\.|[^"\\])*"'
-_TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([A-Za-z]\w*)\s*(?:,\s*(.+))?>", re.DOTALL).fullmatch
+_TENSOR = re.compile(r"tensor<((?:(?:\d{1,15}|\?)x)*)([A-Za-z]\w*)\s*(?:,\s*(.+))?>", re.DOTALL).fullmatch
 _QUANT = re.compile(r"quant<\s*(\w+)\s*((?:,.*)?)>", re.DOTALL).fullmatch
 _QUANT_FIELD = re.compile(rf",\s*(\w+)\s*=\s*(@?{_STRING}|[^\s,]+)\s*").match
 _PLACE = re.compile(rf"({_STRING})(?:\s*:\s*({_STRING}))?")
@@ -131,8 +133,18 @@ def read_location(text: str, source: str) -> Location:
     return Location(tuple(sorted(set(places)))) if places else UNKNOWN
 
 
+def read_integers(text: str) -> tuple[int, ...]:
+    """The integers of `[1, 2, 3]`."""
+    words = text[1:-1].split(",")
+    if max(map(len, words)) > MAX_DIGITS:
+        raise LiteralError(f"an integer of more than {MAX_DIGITS} digits", code="E310")
+    return tuple(map(int, words))
+
+
 def read_number(text: str) -> int | float:
     """An integer, or a float where the text has a point, an exponent or is not finite."""
+    if len(text) > MAX_DIGITS:
+        raise LiteralError(f"a number of {len(text)} digits", code="E310")
     return float(text) if set(text) & set(".eEni") else int(text)
 
 
@@ -154,6 +166,8 @@ def read_data(text: str, type: TensorType, blobs: BlobIndex | None) -> np.ndarra
     """The array of `dense<…>`, `hex<…>` or `blob<sha256:…, N B>` of a type. Blobs are looked up by hash prefix."""
     if not type.is_static:
         raise LiteralError("a constant cannot have unknown dimensions")
+    if type.bytes > MAX_CONSTANT_BYTES:
+        raise LiteralError(f"a constant of {type.bytes} B; at most {MAX_CONSTANT_BYTES} B are read", code="E317")
     if text.startswith("blob"):
         return _read_blob(text, type, blobs)
     body = text[text.index("<") + 1 : -1].strip()

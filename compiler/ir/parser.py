@@ -22,19 +22,21 @@ from compiler.ir.literals import (
     BlobIndex,
     LiteralError,
     read_data,
+    read_integers,
     read_location,
     read_name,
     read_number,
     read_quant,
     read_string,
     read_type,
-)  # fmt: skip
+)
 from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.statements import STRING, Fault, Statement, read_statements
 from compiler.ir.types import DType, QuantType, TensorType
 
 FORMAT = 1
 MAX_SYNTAX_FAULTS = 50
+MAX_NESTING = 50
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
 _WORDS |= {d.value: d for d in DType}
 _SHORT_NAMES = {"return": "graph.return", "yield": "graph.yield"}
@@ -368,27 +370,29 @@ class _Builder:
                     self.report(self.fault(statement, token, message, "E301", op=signature.name))
         return given
 
-    def attributes(self, statement: Statement, pairs: list) -> dict[str, Any]:
+    def attributes(self, statement: Statement, pairs: list, depth: int = 0) -> dict[str, Any]:
         """A dictionary as it stands in the text."""
         result: dict[str, Any] = {}
         for token, raw in pairs:
             key = self.literal(statement, token, read_string) if token[0] == '"' else str(token)
             if key in result:
                 raise self.fault(statement, token, f"{key!r} is given twice", "E313")
-            result[key] = self.value(statement, raw)
+            result[key] = self.value(statement, raw, depth)
         return result
 
-    def value(self, statement: Statement, raw: Any) -> Any:
+    def value(self, statement: Statement, raw: Any, depth: int = 0) -> Any:
         """An attribute value: a token, a tuple of values, or a list of (key, value) pairs."""
+        if depth > MAX_NESTING:
+            raise self.fault(statement, None, f"attributes nest deeper than {MAX_NESTING}", "E310")
         if isinstance(raw, tuple):
-            return tuple(self.value(statement, item) for item in raw)
+            return tuple(self.value(statement, item, depth + 1) for item in raw)
         if isinstance(raw, list):
-            return self.attributes(statement, raw)
+            return self.attributes(statement, raw, depth + 1)
         kind = raw.type
         if kind == "NUMBER":
-            return read_number(raw)
+            return self.literal(statement, raw, read_number)
         if kind == "INTEGERS":
-            return tuple(map(int, raw[1:-1].split(",")))
+            return self.literal(statement, raw, read_integers)
         if kind == "STRING":
             return self.literal(statement, raw, read_string)
         if raw not in _WORDS:

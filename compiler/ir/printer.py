@@ -339,7 +339,7 @@ def _is_splat(data: np.ndarray) -> bool:
     if data.size < 2:
         return data.size == 1
     first = data[(0,) * data.ndim].tobytes()
-    if any(v.tobytes() != first for v in data.ravel()[1:INLINE_ELEMENTS]):
+    if any(v.tobytes() != first for v in data.flat[1:INLINE_ELEMENTS]):
         return False
     bits = np.ascontiguousarray(data).reshape(-1).view(f"u{data.itemsize}")
     return bool((bits == bits[0]).all())

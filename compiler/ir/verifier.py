@@ -20,6 +20,7 @@ from compiler.ir.printer import op_with_spans, type_text, unique_names
 from compiler.ir.types import DType, QuantType, TensorType
 
 MAX_OPERANDS_SHOWN = 4
+MAX_POSITION = 126
 
 
 def verify(module: Module, level: str | None = None) -> None:
@@ -152,10 +153,19 @@ def _messages_of_quant(module: Module, type: TensorType, quant: QuantType) -> It
             yield f"{name} {number} is not a positive number", ""
         elif number is not None and float(np.float32(number)) != number:
             yield f"{name} {number!r} is not an fp32 number", f"round it: float(np.float32({name}))"
+    if abs(quant.position) > MAX_POSITION:
+        yield f"position {quant.position} is not an exponent of fp32", f"it lies in ±{MAX_POSITION}"
+    if quant.storage.is_integer and not _holds(quant.storage, quant.zero_point):
+        yield f"zero point {quant.zero_point} is not a number of type {quant.storage}", ""
     if (quant.axis is None) != (quant.params is None):
         yield "axis and params belong together", "give both (per axis) or neither (per tensor)"
     elif quant.axis is not None and quant.params is not None:
         yield from _messages_of_axis(module, type, quant.axis, quant.params)
+
+
+def _holds(storage: DType, number: int) -> bool:
+    limits = np.iinfo(storage.numpy)
+    return int(limits.min) <= number <= int(limits.max)
 
 
 def _messages_of_axis(module: Module, type: TensorType, axis: int, params: str) -> Iterator[tuple[str, str]]:
@@ -412,6 +422,15 @@ def _only_families(*families: str) -> Rule:
     return rule
 
 
+def _no_zero_points(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic]:
+    for function in filter(is_subnet, module.functions.values()):
+        for op in function.walk():
+            for index, value in enumerate(op._operands):
+                if value is not None and value.type.quant is not None and value.type.quant.zero_point:
+                    message = "takes a type with a zero point, which the chip does not have"
+                    yield excerpts.fault("E309", message, op, [index])
+
+
 def _kernels_have(attribute: str, level: str) -> Rule:
     def rule(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic]:
         for function in filter(is_subnet, module.functions.values()):
@@ -432,7 +451,7 @@ class Level:
 
 LEVELS = (
     Level("partition", (_static_shapes, _main_only_calls)),
-    Level("legalize", (_only_families("mlu", "graph"),)),
+    Level("legalize", (_only_families("mlu", "graph"), _no_zero_points)),
     Level("fuse-layers", ()),
     Level("schedule", (_kernels_have("schedule", "schedule"),)),
     Level("plan-memory", (_kernels_have("placement", "plan-memory"),)),

@@ -202,6 +202,10 @@ func @main(%x: {T}) {{
         ("%y = test.unary %x ! 3", "E310", "unexpected '!'", ""),
         ('%y = test.unary %x {word = "open}', "E310", "unexpected '\"'", ""),
         ("%y = ", "E310", "the statement ends too early", "expected a name"),
+        (f"%y = test.unary %x {{count = {'9' * 5000}}}", "E310", "a number of 5000 digits", ""),
+        (f"%y = test.unary %x {{anything = [{'9' * 5000}]}}", "E310", "more than 1000 digits", ""),
+        (f"%y = test.unary %x {{anything = {'[' * 999 + ']' * 999}}}", "E310", "nest deeper than 50", ""),
+        (f"%y = test.unary %x : tensor<{'9' * 5000}xf32>", "E315", "is not a type", ""),
     ],
 )
 def test_a_wrong_op_is_reported_at_the_wrong_part(line: str, code: str, message: str, help: str) -> None:
@@ -223,6 +227,7 @@ def test_a_wrong_op_is_reported_at_the_wrong_part(line: str, code: str, message:
         ("const @c : tensor<2xi8> = hex<0g00>", "E317", "not hexadecimal"),
         ("const @c : tensor<?xi8> = dense<0>", "E315", "unknown dimensions"),
         ("const @c : tensor<2xi8> = blob<sha256:00112233445566, 2 B>", "E320", "side file that was not given"),
+        ("const @c : tensor<999999x999999x999999xi8> = dense<0>", "E317", "at most 8589934592 B are read"),
         ("const @c : tensor<2xi8> = blob<md5:00>", "E317", "cannot read"),
         ("#q = quant<i8, scale = 2.0>", "E315", "needs a position"),
         ("#q = quant<i8, position = 1, position = 2>", "E315", "given twice"),

@@ -276,6 +276,8 @@ def test_a_circle_of_calls_is_found_once() -> None:
         (QuantType(DType.I8, 0, float("nan")), "scale nan is not a positive number"),
         (QuantType(DType.I8, 0, 0.1), "scale 0.1 is not an fp32 number"),
         (QuantType(DType.I8, 0, 1.0, step=-1.0), "step -1.0 is not a positive number"),
+        (QuantType(DType.I8, 400), "position 400 is not an exponent of fp32"),
+        (QuantType(DType.I8, 0, zero_point=128), "zero point 128 is not a number of type i8"),
         (QuantType(DType.I8, 0, axis=0), "axis and params belong together"),
         (QuantType(DType.I8, 0, axis=2, params="s"), "axis 2 is not one of the 2 axes"),
         (QuantType(DType.I8, 0, axis=0, params="t"), "the module has no constant @t"),
@@ -323,6 +325,14 @@ def test_after_legalize_subnets_hold_only_ops_of_the_target() -> None:
     assert faults(module, "partition") == []
     fault = only_fault(module, "legalize")
     assert (fault.code, fault.op) == ("E309", "test.unary")
+
+
+def test_after_legalize_no_type_of_a_subnet_has_a_zero_point() -> None:
+    body = "%q = graph.kernel {\n    ():\n    yield\n  }\n  return %x"
+    text = SUBNET.format(body=body).replace("xf32>", "xu8, quant<u8, position = 0, scale = 1.0, zero_point = 3>>")
+    text = text.replace("%q = ", "")
+    assert faults(parse_module(text), "partition") == []
+    assert "zero point" in only_fault(parse_module(text), "legalize").message
 
 
 def test_after_schedule_every_kernel_has_a_schedule() -> None:
