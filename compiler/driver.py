@@ -72,7 +72,9 @@ def compile_model(
     Raises CompilerError.
     """
     target = load_target(TARGET, board=board, cores=cores)
-    options = {} if scheme is None else {"scheme": scheme if not isinstance(scheme, Path) else str(scheme)}
+    options = {}
+    if scheme is not None:  # as text: options are plain data, so that a reproducer can hold them
+        options["scheme"] = str(scheme) if isinstance(scheme, str | Path) else scheme.to_toml()
     ctx = PassContext(target=target, options=options)
     if diagnostics is not None:
         ctx.diagnostics = diagnostics

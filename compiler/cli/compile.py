@@ -117,7 +117,7 @@ def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> Non
     facts = {
         "output": str(args.output), "bytes": args.output.stat().st_size, "board": model.board, "cores": model.cores,
         "functions": [
-            {"name": f.name, "instructions": sum(len(p) for p in f.programs), "workspace": f.workspace}
+            {"name": f.name, "instructions": sum(len(p) for p in f.programs)} | model.metadata["memory"][f.name]
             for f in model.device_functions
         ] + [{"name": f.name, "host": True} for f in model.host_functions],
         "constants": int(model.constants.size), "warnings": [d.as_dict() for d in diagnostics],
@@ -130,5 +130,6 @@ def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> Non
         if function.get("host"):
             print(f"  {function['name']}: on the host")
         else:
-            print(f"  {function['name']}: {function['instructions']:,} instructions, workspace {function['workspace']:,} bytes")
+            memory = f"workspace {function['workspace']:,} bytes (lower bound {function['workspace_lower_bound']:,})"
+            print(f"  {function['name']}: {function['instructions']:,} instructions, {memory}")
     print(f"  constants: {facts['constants']:,} bytes")

@@ -25,7 +25,7 @@ from targets.mlu220.emit_kernel import CoreEmitter, Outside
 from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS
 from targets.mlu220.op_matrix import Conv2d
-from targets.mlu220.op_move import Concat, Reshape, Slice
+from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
 from targets.mlu220.scheduling import filters_bytes, sram_half
 from targets.mlu220.stream import Stream
 from targets.mlu220.tiling import KernelSchedule, KernelShape, Parameter, granule
@@ -87,8 +87,19 @@ def emit_module(module: Module, board: Board, cores: int) -> OfflineModel:
     return OfflineModel(
         board=board.name, cores=cores, rounding=_rounding(module), steps=wiring.steps, functions=functions,
         inputs=wiring.model_inputs(), outputs=wiring.model_outputs(), constants=pool.segment(),
-        metadata={k: _plain(v) for k, v in sorted(module.attributes.items()) if not k.startswith("_")},
+        metadata={**_facts(module), "memory": _memory(module)},
     )  # fmt: skip
+
+
+def _facts(module: Module) -> dict[str, Any]:
+    """The module's attributes as plain data."""
+    return {k: _plain(v) for k, v in sorted(module.attributes.items()) if not k.startswith("_")}
+
+
+def _memory(module: Module) -> dict[str, Any]:
+    """Per subnet, the workspace planned and the least that this order of kernels needs, in bytes."""
+    keys = ("workspace", "workspace_lower_bound")
+    return {f.name: {k: f.attributes[k] for k in keys} for f in module.functions.values() if is_subnet(f)}
 
 
 def _plain(value: Any) -> Any:
