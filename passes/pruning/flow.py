@@ -18,9 +18,10 @@ from passes.pruning.groups import Channels, Dependencies
 Rule = Callable[[Any, Dependencies], Channels | None]
 
 
-def not_understood(op: Op, found: Dependencies) -> None:
+def not_understood(op: Op, found: Dependencies) -> Channels | None:
     """The op may mix channels: all of its inputs' stay."""
     found.pin_inputs(op, "network output" if op.op_name == "graph.return" else f"{op.op_name} needs every channel")
+    return None
 
 
 def _channel_axis(op: Any) -> int:
@@ -121,8 +122,7 @@ def elementwise(op: Op, found: Dependencies) -> Channels | None:
     """Operands broadcast; computed ones are tied, constant ones are sliced where they have an entry per channel."""
     rank, known = op.result.type.rank, {}
     for index, value in enumerate(op.operands):
-        channels = found.channels.get(value) if value is not None else None
-        if channels is not None:
+        if value is not None and (channels := found.channels.get(value)) is not None:
             known[index] = Channels(channels.axis + rank - value.type.rank, channels.atoms)
     if not known:
         return None

@@ -17,7 +17,7 @@ from compiler.ir.core import Argument, Module, Value
 from compiler.ir.types import DType
 from passes.quantization.layers import computed_inputs, integer_layers, module_hash, shortcuts, values_of
 from passes.quantization.observers import METHODS, HistogramObserver, RangeObserver
-from passes.quantization.scheme import RESIDUALS, WEIGHTS, Scheme, TensorScheme
+from passes.quantization.scheme import RESIDUALS, WEIGHT_ROUNDINGS, WEIGHTS, Scheme, TensorScheme
 
 Batch = np.ndarray | Mapping[str, np.ndarray] | tuple[np.ndarray, ...] | list[np.ndarray]
 Progress = Callable[[int], None]
@@ -38,6 +38,7 @@ def calibrate(
     bits: int = 8,
     *,
     weights: str = "per-channel",
+    weight_rounding: str = "balanced",
     residuals: str = "float",
     pipeline: str = "prepare",
     progress: Progress | None = None,
@@ -48,7 +49,7 @@ def calibrate(
     first axis is a multiple of the module's, it is split; where it lacks the axis and the module's batch is 1, it gets
     it. Raises CompilerError for no data, data that do not fit, and tensors that are all zero, NaN or infinite.
     """
-    _check_options(method, bits, weights, residuals)
+    _check_options(method, bits, weights, weight_rounding, residuals)
     method = AUTO if method == "auto" else method
     wanted = _wanted(module, residuals)
     observers = _observers(module, "minmax" if bits == 16 else method, wanted)
@@ -65,14 +66,21 @@ def calibrate(
     _check_ranges(observers, wanted)
     tensors = _entries(module, observers, wanted, method, DType.I16 if bits == 16 else DType.I8)
     return Scheme(
-        tensors=tensors, method=method, bits=bits, weights=weights, residuals=residuals, pipeline=pipeline,
+        tensors=tensors,
+        method=method,
+        bits=bits,
+        weights=weights,
+        weight_rounding=weight_rounding,
+        residuals=residuals,
+        pipeline=pipeline,
         module=module_hash(module),
-    )  # fmt: skip
+    )
 
 
-def _check_options(method: str, bits: int, weights: str, residuals: str) -> None:
+def _check_options(method: str, bits: int, weights: str, weight_rounding: str, residuals: str) -> None:
     choices: list[tuple[str, object, tuple]] = [
         ("method", method, ("auto", *METHODS)), ("bits", bits, (8, 16)), ("weights", weights, WEIGHTS),
+        ("weight_rounding", weight_rounding, WEIGHT_ROUNDINGS),
         ("residuals", residuals, RESIDUALS),
     ]  # fmt: skip
     faults = [

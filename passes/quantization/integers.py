@@ -11,6 +11,7 @@ from compiler.ir.core import Constant
 from compiler.ir.types import DType, QuantType, position_and_scale
 from compiler.numerics import float_to_int
 from passes.layers import replace_constant
+from passes.quantization.rounding import balanced
 
 _SMALLEST_CHANNEL = 2.0**-20
 """Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers.
@@ -27,29 +28,36 @@ class Integers:
     axis: int | None
 
 
-def quantize_array(weights: np.ndarray, storage: DType, axis: int | None) -> Integers:
-    """round(w * scale * 2^-position), symmetric (MLU220.md 2.1); per index of `axis` where it is given.
+def quantize_array(weights: np.ndarray, storage: DType, axis: int | None, rounding: str, outputs: int = 0) -> Integers:
+    """w * scale * 2^-position as integers, symmetric (MLU220.md 2.1); one scale per index of `axis` where it is given.
 
-    The position is the tensor's; a channel whose weights are all zero gets scale 1.
+    The position is the tensor's; a channel whose weights are all zero gets scale 1. `rounding` is `nearest` (ties to
+    even) or `balanced` (see `rounding`), for which `outputs` is the axis of output channels.
     """
-    bits = storage.size * 8
     weights = weights.astype(np.float32)
-    absmax = float(np.abs(weights).max(initial=0.0))
-    position, scale = position_and_scale(absmax, bits)
-    if axis is None or absmax == 0.0:
-        count = 1 if axis is None else weights.shape[axis]
-        scales = np.full(count, scale, np.float32)
-    else:
-        others = tuple(i for i in range(weights.ndim) if i != axis)
-        largest = np.abs(weights).max(axis=others).astype(np.float64)
-        floor = np.where(largest == 0.0, 0.0, np.maximum(largest, absmax * _SMALLEST_CHANNEL))
-        numerator = ((1 << (bits - 1)) - 1) * 2.0**position
-        scales = np.where(floor == 0.0, 1.0, numerator / np.where(floor == 0.0, 1.0, floor)).astype(np.float32)
+    position, scales = _position_and_scales(weights, storage.size * 8, axis)
     shape = [1] * weights.ndim
     if axis is not None:
         shape[axis] = -1
-    scaled = weights * (scales.reshape(shape) if axis is not None else scales[0])
+    scaled = weights * scales.reshape(shape)
+    if rounding == "balanced" and weights.ndim > 1:
+        qmax = (1 << (storage.size * 8 - 1)) - 1
+        units = np.ldexp(scaled.astype(np.float64), -position)
+        return Integers(balanced(units, outputs, qmax).astype(storage.numpy), position, scales, axis)
     return Integers(float_to_int(scaled, position, storage.numpy), position, scales, axis)
+
+
+def _position_and_scales(weights: np.ndarray, bits: int, axis: int | None) -> tuple[int, np.ndarray]:
+    """The tensor's position, and its scale or those along `axis`."""
+    absmax = float(np.abs(weights).max(initial=0.0))
+    position, scale = position_and_scale(absmax, bits)
+    if axis is None or absmax == 0.0:
+        return position, np.full(1 if axis is None else weights.shape[axis], scale, np.float32)
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    largest = np.abs(weights).max(axis=others).astype(np.float64)
+    bounded = np.maximum(largest, absmax * _SMALLEST_CHANNEL)
+    scales = ((1 << (bits - 1)) - 1) * 2.0**position / bounded
+    return position, np.where(largest == 0.0, 1.0, scales).astype(np.float32)
 
 
 def check_weights(constant: Constant) -> None:
@@ -61,10 +69,21 @@ def check_weights(constant: Constant) -> None:
         )  # fmt: skip
 
 
-def convert_constant(weights: Constant, storage: DType, axis: int | None, in_place: bool) -> Constant:
+@dataclass(frozen=True)
+class WeightType:
+    """How a constant is quantised: per index of `axis` or with one scale; output channels lie along `outputs`."""
+
+    storage: DType
+    axis: int | None
+    outputs: int
+    rounding: str
+
+
+def convert_constant(weights: Constant, kind: WeightType, in_place: bool) -> Constant:
     """The integer twin of a constant, in its place or beside it; per-channel scales go to `<name>.q`."""
     module = weights.module
-    integers = quantize_array(weights.data, storage, axis)
+    storage, axis = kind.storage, kind.axis
+    integers = quantize_array(weights.data, storage, axis, kind.rounding, kind.outputs)
     if axis is None:
         quant = QuantType(storage, integers.position, float(integers.scales[0]))
     else:

@@ -71,6 +71,18 @@ def values_of(function: Function) -> Iterator[Value]:
         yield from op.results
 
 
+def output_axis(op: Op) -> int | None:
+    """The axis of output channels of a layer's second operand; None where they do not lie on one axis."""
+    rank = op.inputs[1].type.rank
+    if op.op_name == "nn.matmul":
+        return rank - 1 if rank > 1 else None
+    if op.op_name == "nn.conv2d":
+        return 0
+    if op.attributes.get("groups", 1) > 1:
+        return None
+    return 1 if op.attributes.get("layout", "NCHW") == "NCHW" else 3
+
+
 def multiply_adds(op: Op) -> int:
     """Products of one convolution or matmul, of known shape."""
     out = op.results[0].type.elements

@@ -19,7 +19,7 @@ from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
 from passes.quantization.calibrate import F16_MAX, HEADROOM
 from passes.quantization.hoist import Conversions, hoist
-from passes.quantization.integers import check_weights, convert_constant
+from passes.quantization.integers import WeightType, check_weights, convert_constant
 from passes.quantization.layers import (
     PAIRS,
     computed_inputs,
@@ -27,6 +27,7 @@ from passes.quantization.layers import (
     is_depthwise,
     module_hash,
     multiply_adds,
+    output_axis,
     shortcuts,
     values_of,
 )
@@ -72,11 +73,11 @@ class Quantize(Pass):
         residuals = list(shortcuts(main)) if scheme.residuals == "i8" else []
         self._check_ranges(layers, residuals, scheme)
         conversions = Conversions(main.body, _Namer(main))
-        by_kind: dict[tuple[Constant, DType, int | None], Constant] = {}
+        done: dict[tuple[Constant, WeightType], Constant] = {}
         layers = [layer for layer in layers if ctx.may_rewrite(f"quantize at {layer.op.name}")]
         taken = {layer.op for layer in layers}
         for layer in layers:
-            self._quantize(module, layer, scheme, conversions, by_kind, taken)
+            self._quantize(module, layer, scheme, conversions, done, taken)
             ctx.statistics.count(f"layers {layer.kind}")
         self._quantize_residuals(residuals, scheme, conversions, ctx)
         ctx.statistics.count("conversions moved above an op", hoist(main.body, conversions))
@@ -167,15 +168,14 @@ class Quantize(Pass):
         layer: _Layer,
         scheme: Scheme,
         conversions: Conversions,
-        done: dict[tuple[Constant, DType, int | None], Constant],
+        done: dict[tuple[Constant, WeightType], Constant],
         taken: set[Op],
     ) -> None:
         activation, weight = PAIRS[layer.kind]
         for index, value in enumerate(layer.op.operands[:2]):
             storage = weight if index == 1 else activation
             if isinstance(value, Constant):
-                axis = self._axis(layer.op, index, scheme)
-                key = (value, storage, axis)
+                key = (value, self._weight_type(layer.op, index, storage, scheme))
                 if key not in done:
                     done[key] = _convert_weights(module, *key, taken)
                 layer.op.set_operand(index, done[key])
@@ -198,29 +198,23 @@ class Quantize(Pass):
                 op.set_operand(index, real.result)
                 ctx.statistics.count("residuals i8")
 
-    def _axis(self, op: Op, index: int, scheme: Scheme) -> int | None:
-        """The axis of output channels of a constant operand, None for one scale."""
-        if (self.weights or scheme.weights) == "per-tensor" or index == 0:
-            return None
-        rank = op.inputs[1].type.rank
-        if op.op_name == "nn.matmul":
-            return rank - 1 if rank > 1 else None
-        if op.op_name == "nn.conv2d":
-            return 0
-        if op.attributes.get("groups", 1) > 1:
-            return None  # output channels of a grouped transposed convolution do not lie on one axis
-        return 1 if op.attributes.get("layout", "NCHW") == "NCHW" else 3
+    def _weight_type(self, op: Op, index: int, storage: DType, scheme: Scheme) -> WeightType:
+        """How a constant operand is quantised: per output channel where the op allows it and the scheme wants it."""
+        outputs = output_axis(op) if index == 1 else None
+        per_channel = (self.weights or scheme.weights) == "per-channel"
+        rounding = scheme.weight_rounding if outputs is not None else "nearest"
+        return WeightType(storage, outputs if per_channel else None, outputs or 0, rounding)
 
 
 def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:
     return Diagnostic(code="E524", op="quantize", message=message, help=did_you_mean(word, known))
 
 
-def _convert_weights(module: Module, weights: Constant, storage: DType, axis: int | None, taken: set[Op]) -> Constant:
+def _convert_weights(module: Module, weights: Constant, kind: WeightType, taken: set[Op]) -> Constant:
     """The integer twin of a constant, in its place where all of its users are being quantised."""
     check_weights(weights)
     replaceable = module.constants.get(weights.name) is weights and all(op in taken for op in weights.users)
-    return convert_constant(weights, storage, axis, replaceable)
+    return convert_constant(weights, kind, replaceable)
 
 
 def _name_float_types(main: Function, scheme: Scheme) -> None:

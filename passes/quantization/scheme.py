@@ -26,9 +26,11 @@ LAYER_TYPES = ("i8", "i16", "i16xi8", "float")
 """What a layer override may say: i8×i8, i16×i16, i16 activations × i8 weights, or not quantised."""
 WEIGHTS = ("per-channel", "per-tensor")
 RESIDUALS = ("float", "i8")
+WEIGHT_ROUNDINGS = ("balanced", "nearest")
 _TENSOR_TYPES = {"i8": DType.I8, "i16": DType.I16, "f16": DType.F16, "f32": DType.F32}
 _TENSOR_KEYS = ("type", "position", "scale", "absmax", "method")
-_TOP_KEYS = ("version", "method", "bits", "weights", "residuals", "pipeline", "module", "layers", "tensors")
+_CHOICE_KEYS = ("bits", "weights", "weight_rounding", "residuals")
+_TOP_KEYS = ("version", "method", *_CHOICE_KEYS, "pipeline", "module", "layers", "tensors")
 _EDITED_TOO_WIDE = 8.0
 
 
@@ -72,6 +74,7 @@ class Scheme:
     method: str = "minmax"
     bits: int = 8
     weights: str = "per-channel"
+    weight_rounding: str = "balanced"
     residuals: str = "float"
     pipeline: str = ""
     module: str = ""
@@ -128,6 +131,7 @@ def _lines(scheme: Scheme) -> Iterator[str]:
     yield f"method = {_text(scheme.method)}"
     yield f"bits = {scheme.bits}"
     yield f"weights = {_text(scheme.weights)}"
+    yield f"weight_rounding = {_text(scheme.weight_rounding)}"
     yield f"residuals = {_text(scheme.residuals)}"
     yield f"pipeline = {_text(scheme.pipeline)}"
     yield f"module = {_text(scheme.module)}"
@@ -180,6 +184,7 @@ class _Reader:
             "method": self.string(table, "method", "minmax"),
             "bits": self.choice(table, "bits", (8, 16), 8),
             "weights": self.choice(table, "weights", WEIGHTS, "per-channel"),
+            "weight_rounding": self.choice(table, "weight_rounding", WEIGHT_ROUNDINGS, "balanced"),
             "residuals": self.choice(table, "residuals", RESIDUALS, "float"),
             "pipeline": self.string(table, "pipeline", ""),
             "module": self.string(table, "module", ""),

@@ -268,7 +268,7 @@ def test_the_hash_sees_weights_and_not_locations():
 # -- integers ----------------------------------------------------------------------------------------------------------
 def test_weights_are_symmetric_integers_with_one_position():
     weights = np.random.default_rng(0).normal(size=(6, 20)).astype(np.float32) * (10.0 ** np.arange(-3, 3))[:, None]
-    found = quantize_array(weights.astype(np.float32), DType.I8, 0)
+    found = quantize_array(weights.astype(np.float32), DType.I8, 0, "nearest")
     assert found.position == position_and_scale(float(np.abs(weights).max()), 8)[0]
     assert (np.abs(found.data).max(axis=1) == 127).all()
     step = 2.0**found.position / found.scales[:, None]
@@ -277,18 +277,27 @@ def test_weights_are_symmetric_integers_with_one_position():
 
 def test_a_channel_of_zeros_has_scale_one():
     weights = np.array([[0, 0], [1, -2]], np.float32)
-    found = quantize_array(weights, DType.I8, 0)
+    found = quantize_array(weights, DType.I8, 0, "nearest")
     assert found.scales[0] == 1.0
     assert (found.data[0] == 0).all()
 
 
 def test_tiny_channels_keep_ordinary_scales():
     weights = np.array([[1e-30], [1.0]], np.float32)
-    assert np.isfinite(quantize_array(weights, DType.I16, 0).scales).all()
+    assert np.isfinite(quantize_array(weights, DType.I16, 0, "nearest").scales).all()
 
 
 def test_all_zero_weights_are_allowed():
-    assert (quantize_array(np.zeros((2, 2), np.float32), DType.I8, 0).scales == 1.0).all()
+    assert (quantize_array(np.zeros((2, 2), np.float32), DType.I8, 0, "nearest").scales == 1.0).all()
+
+
+def test_layers_use_the_schemes_rounding():
+    net = Network((1, 32, 4, 4))
+    net.done(net.conv(net.x, 16, "c", kernel=3))
+    found = [
+        quantized(net, scheme_for(net, weight_rounding=r))[0].constants["c.w"].data for r in ("balanced", "nearest")
+    ]
+    assert 0 < np.count_nonzero(found[0] != found[1]) < found[0].size // 4
 
 
 # -- hoisting ----------------------------------------------------------------------------------------------------------
