@@ -17,7 +17,7 @@ from compiler.ir.core import Op
 from compiler.ir.define import Choice, DTypeKind, Float, Int, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
 from targets.mlu220 import isa
-from targets.mlu220.boxes import Box, View, common_loops, rows_of, window_box
+from targets.mlu220.boxes import Box, Rows, View, common_loops, rows_of, window_box
 from targets.mlu220.op_base import (
     FLOATS,
     TAPS,
@@ -84,11 +84,7 @@ class Binary(MluOp):
         assert a is not None
         mode = self.mode
         views = [out, a, b] if mode is isa.Mode.FULL and b is not None else [out, a]
-        if mode is isa.Mode.ROW:
-            views = [_as_rows(v) for v in views]
-        for rows in rows_of(views):
-            if mode is isa.Mode.ROW and (rows.rows, rows.count) != views[0].shape:
-                raise ValueError(f"{self.op_name}: a tile of rows must be dense")
+        for rows in _rows_with_own_operand(views) if mode is isa.Mode.ROW else rows_of(views):
             instruction = isa.Binary(
                 dst=rows.addresses[0], a=rows.addresses[1],
                 b=(rows.addresses[2] if len(views) == 3 else b.address if b is not None else 0),
@@ -99,6 +95,13 @@ class Binary(MluOp):
                 constant=self.constant if self.constant is not None else 0.0,
             )  # fmt: skip
             emitter.add(instruction, [out.slot], [a.slot] + ([b.slot] if b is not None else []))
+
+
+def _rows_with_own_operand(views: Sequence[View]) -> list[Rows]:
+    """Views as rows along the last axis, never merged: each row has a number of its own as second operand."""
+    flat = [_as_rows(v) for v in views]
+    pitches = tuple(v.strides[0] for v in flat)
+    return [Rows(tuple(v.address for v in flat), *flat[0].shape, pitches)]
 
 
 def _as_rows(view: View) -> View:
