@@ -43,9 +43,10 @@ class FuseLayers(Pass):
 
 # -- views -----------------------------------------------------------------------------------------------------------
 def make_views_storable(function: Function, ctx: PassContext) -> None:
-    """Copy where a view could not name its bytes: parts of concatenations that lie elsewhere, reshapes of strided
-    views."""
+    """Copy where a view could not name its bytes: results that share or lie inside other memory, parts of concatenations
+    that lie elsewhere, reshapes of strided views."""
     block = function.body
+    _make_results_own(function, ctx)
     for op in list(block):
         if ctx.target.storage(op) == "result":
             for index, value in enumerate(op.operands):
@@ -55,6 +56,22 @@ def make_views_storable(function: Function, ctx: PassContext) -> None:
         elif ctx.target.storage(op) == "operand" and op.op_name.endswith(".reshape") and _is_strided(op.inputs[0], ctx):
             op.set_operand(0, _copied(block, op.inputs[0], op))
             ctx.statistics.count("copies before reshapes")
+
+
+def _make_results_own(function: Function, ctx: PassContext) -> None:
+    """Give every returned value bytes of its own: they are the caller's buffers."""
+    final = function.body.terminator
+    taken: set[Value] = set()
+    for index, value in enumerate(final.inputs):
+        root, whole = value, True
+        while root.producer is not None and ctx.target.storage(root.producer) == "operand":
+            root = root.producer.inputs[0]
+            whole &= root.type.elements == value.type.elements
+        inside = any(ctx.target.storage(user) == "result" for user in root.users if user is not final)
+        if root.producer is None or root in taken or inside or not whole:
+            final.set_operand(index, _copied(function.body, value, final))
+            ctx.statistics.count("copies into results")
+        taken.add(root)
 
 
 def _storable_part(value: Value, concat: Op, ctx: PassContext) -> bool:

@@ -158,7 +158,9 @@ class FunctionEmitter:
                     if place["space"] != "view":
                         self.views[result] = _placed(result, place)
         for op in ops:
-            if isinstance(op, Reshape):
+            if isinstance(op, StorageCast):
+                self.views[op.results[0]] = self.views[op.x]
+            elif isinstance(op, Reshape):
                 base = self.views[op.x]
                 if not base.is_dense:
                     raise ValueError(f"{op.name!r} reshapes a strided view")

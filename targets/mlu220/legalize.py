@@ -113,15 +113,8 @@ class Lowering:
         self.module.version += 1
 
     def _finish(self, op: Op) -> None:
-        """Outputs in their declared types, each in memory of its own."""
-        returned: list[Value] = []
-        for value in op.inputs:
-            final = self.as_declared(value)
-            if final.producer is None or final in returned:
-                final = self.make("mlu.copy", final)
-                final.name = value.name
-            returned.append(final)
-        self.target.body.append(Return(*returned, location=op.location))
+        """Return the values in their declared types."""
+        self.target.body.append(Return(*(self.as_declared(v) for v in op.inputs), location=op.location))
 
     # -- helpers for rules -------------------------------------------------------------------------------------------
     def make(self, name: str, *operands: Value | None, **attributes: Any) -> Value:
@@ -174,9 +167,12 @@ class Lowering:
     def as_declared(self, value: Value) -> Value:
         """The lowered value in the type the neutral one has, for function outputs."""
         lowered = self.get(value)
-        if lowered.type.dtype is value.type.dtype:
+        if lowered.type == value.type:
             return lowered
-        final = self.make("mlu.convert", lowered, to=value.type.dtype)
+        if lowered.type.dtype is value.type.dtype:
+            final = self.make("mlu.storage_cast", lowered, types=[value.type])
+        else:
+            final = self.make("mlu.convert", lowered, to=value.type.dtype)
         final.name, lowered.name = value.name, f"{value.name}.{lowered.type.dtype}"
         return final
 

@@ -80,6 +80,22 @@ class Reshape(Movement):
         return TensorType(self.shape, self.x.type.dtype)
 
 
+@op("mlu.storage_cast")
+class StorageCast(Movement):
+    """The same integers with another statement of what they stand for, given as result type. Always a view.
+
+    The chip's integers are plain; values that cross to the host say how they are quantised.
+    """
+
+    x = operand()
+    y = result()
+
+    def check(self) -> Iterable[str]:
+        for r in self.results:
+            if (r.type.shape, r.type.dtype) != (self.x.type.shape, self.x.type.dtype):
+                yield f"{self.x.type.shape} {self.x.type.dtype} is not stored as {r.type.shape} {r.type.dtype}"
+
+
 @op("mlu.slice")
 class Slice(Movement):
     """y[i] = x[starts + i * steps] over `sizes`; steps are positive. A view."""
@@ -197,6 +213,11 @@ def evaluate_copy(op: Copy, x: np.ndarray) -> np.ndarray:
 @evaluator("mlu.reshape")
 def evaluate_reshape(op: Reshape, x: np.ndarray) -> np.ndarray:
     return x.reshape(op.shape)
+
+
+@evaluator("mlu.storage_cast")
+def evaluate_storage_cast(op: StorageCast, x: np.ndarray) -> np.ndarray:
+    return x
 
 
 @evaluator("mlu.slice")

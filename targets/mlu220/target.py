@@ -18,7 +18,7 @@ from targets.mlu220.emit import emit_module
 from targets.mlu220.hardware import Board, load_board
 from targets.mlu220.op_base import FILTERS, MluOp
 from targets.mlu220.op_matrix import Conv2d
-from targets.mlu220.op_move import Concat, Movement, Reshape, Slice
+from targets.mlu220.op_move import Concat, Movement, Reshape, Slice, StorageCast
 from targets.mlu220.op_vector import Binary, Convert, DepthwiseConv2d, Pool, Reduce, Unary
 from targets.mlu220.rules import reason_against
 from targets.mlu220.scheduling import candidates, estimate
@@ -50,7 +50,7 @@ class Mlu220:
         return reason_against(op)
 
     def role(self, op: Op) -> Role:
-        if isinstance(op, Reshape | Slice | Concat):
+        if isinstance(op, Reshape | StorageCast | Slice | Concat):
             return "view"
         if isinstance(op, Movement):
             return "movement"
@@ -59,7 +59,7 @@ class Mlu220:
         return "elementwise" if isinstance(op, Binary | Unary | Convert) else "anchor"
 
     def storage(self, op: Op) -> Storage:
-        if isinstance(op, Reshape | Slice):
+        if isinstance(op, Reshape | StorageCast | Slice):
             return "operand"
         return "result" if isinstance(op, Concat) else "own"
 
