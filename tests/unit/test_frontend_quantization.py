@@ -47,6 +47,15 @@ def test_a_qdq_model_keeps_integers_and_scales(zero: int, tmp_path: Path) -> Non
     np.testing.assert_allclose(steps, [0.01, 0.02, 0.03, 0.015], rtol=1e-6)
 
 
+def test_a_quantised_single_number_is_known(tmp_path: Path) -> None:
+    constants = {
+        "v": np.array(50, np.int8), "s": np.array(0.5, np.float32), "z": np.array(10, np.int8),
+        "p": np.array([0, 1, 0, 1]),
+    }  # fmt: skip
+    nodes = [node("DequantizeLinear", ["v", "s", "z"], ["value"]), node("Pad", ["x", "p", "value"], ["y"])]
+    assert op_names(agree(model(nodes, {"x": (2, 2)}, constants=constants), [random(2, 2)], tmp_path)) == ["tensor.pad"]
+
+
 def test_integers_of_a_graph_input_are_dequantised_by_arithmetic(tmp_path: Path) -> None:
     constants = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8)}
     proto = model(node("DequantizeLinear", ["x", "s", "z"], ["y"]), {"x": ((4,), TensorProto.UINT8)},

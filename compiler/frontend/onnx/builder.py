@@ -30,6 +30,7 @@ class Builder:
         self.location: Location = UNKNOWN
         self._prefix = ""
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._registered: dict[Constant, Constant] = {}
         self._origins: dict[Constant, str] = {}
 
@@ -92,10 +93,10 @@ class Builder:
 
     def fresh_name(self, wanted: str) -> str:
         """`wanted`, or `wanted.1`, … : a name nothing has yet."""
-        name, number = wanted, 0
+        name = wanted
         while name in self._names:
-            number += 1
-            name = f"{wanted}.{number}"
+            self._numbers[wanted] = self._numbers.get(wanted, 0) + 1
+            name = f"{wanted}.{self._numbers[wanted]}"
         self._names.add(name)
         return name
 

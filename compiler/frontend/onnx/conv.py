@@ -105,10 +105,18 @@ def _cropped(n: Node, x: Value, window: Window) -> Value:
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
+def kernel_shape(n: Node, w: Value) -> tuple[int, ...]:
+    """Spatial sizes of the weights, which the attribute must repeat where it is given."""
+    found = w.type.static_shape[2:]
+    if n.attribute("kernel_shape", found) != found:
+        raise Malformed(f"kernel_shape is {list(n.attribute('kernel_shape'))}, the weights are {list(found)}")
+    return found
+
+
 @converter("Conv")
 def conv(n: Node) -> Value:
     x, w = n.input(0), n.input(1)
-    window = read_window(n, n.attribute("kernel_shape", w.type.shape[2:]), x.type.static_shape[2:])
+    window = read_window(n, kernel_shape(n, w), x.type.static_shape[2:])
     source = _cropped(n, x, window)
     groups = n.attribute("group", 1)
     operands = with_height(n, source), with_height(n, w), n.optional(2)
@@ -122,7 +130,7 @@ def conv_transpose(n: Node) -> Value:
     spatial = x.type.static_shape[2:]
     mode = n.attribute("auto_pad", "NOTSET")
     rank = len(spatial)
-    kernel = n.attribute("kernel_shape", w.type.shape[2:])
+    kernel = kernel_shape(n, w)
     extra = n.attribute("output_padding", (0,) * rank)
     strides = n.attribute("strides", (1,) * rank)
     dilations = n.attribute("dilations", (1,) * rank)
@@ -187,7 +195,11 @@ def max_pool(n: Node) -> Value:
 
 @converter("AveragePool")
 def average_pool(n: Node) -> Value:
-    x = n.input(0)
+    return average_pool_of(n, n.input(0))
+
+
+def average_pool_of(n: Node, x: Value) -> Value:
+    """The node's pooling, applied to x."""
     spatial = x.type.static_shape[2:]
     window = read_window(n, n.required("kernel_shape"), spatial)
     added = tuple(_fit_windows(n, window, spatial))

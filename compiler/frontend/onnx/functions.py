@@ -52,14 +52,17 @@ def check_node(proto: onnx.NodeProto, opsets: dict[str, int], ir_version: int) -
 def unknown_operator(record: NodeRecord) -> Unsupported:
     """The report of an operator without converter and without body."""
     if record.domain:
-        return Unsupported(
-            f"operators of domain {record.domain!r} are not supported",
-            "export without custom or runtime-specific operators (no onnxruntime optimisation before export)",
-        )
+        return Unsupported(f"operators of domain {record.domain!r} are not supported", _remedy_for_domain(record))
     known = {op_type for domain, op_type in CONVERTERS if not domain}
     if not onnx.defs.has(record.op_type):
         return Unsupported("this is not an ONNX operator", did_you_mean(record.op_type, known))
     return Unsupported("this operator is not supported", REMEDIES.get(record.op_type, CUT))
+
+
+def _remedy_for_domain(record: NodeRecord) -> str:
+    if record.domain == "com.microsoft" and record.op_type.startswith("QLinear"):
+        return "quantise with quant_format=QuantFormat.QDQ, or give mluc the float model and calibration data"
+    return "export without custom or runtime-specific operators (no onnxruntime optimisation before export)"
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ def import_model(path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapp
     faults = [*importer.faults, *diagnostics_of(importer.records, importer.file)]
     if faults:
         raise CompilerError(faults)
+    if len(importer.function.outputs) != len(importer.model.graph.output):
+        raise RuntimeError("an output was not converted and nothing was reported")
     return importer.module
 
 

@@ -86,7 +86,7 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
         if (x.type.quant.real_step, x.type.quant.zero_point) != (wanted.real_step, wanted.zero_point):
             raise Unsupported("reads integers by another scale than they were written by", PER_TENSOR)
         return n.emit(quant.Dequantize, x)
-    if isinstance(x, Constant) and x.type.dtype in STORED:
+    if isinstance(x, Constant) and x.type.dtype in STORED and x.data.size > 1:  # single numbers are attributes
         type = quant_type(n, x.type.dtype, scale, zero, axis)
         stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
         return n.builder.append(quant.Dequantize, stored)[0]
@@ -154,7 +154,7 @@ def conv_integer(n: Node) -> Value:
 
 
 def _convolve(n: Node, x: Value, w: Value, bias: Value | None) -> Value:
-    window = conv.read_window(n, n.attribute("kernel_shape", w.type.shape[2:]), x.type.static_shape[2:])
+    window = conv.read_window(n, conv.kernel_shape(n, w), x.type.static_shape[2:])
     attributes: dict[str, Any] = {**window.attributes(), "groups": n.attribute("group", 1)}
     y = n.emit(nn.Conv2d, conv.with_height(n, x), conv.with_height(n, w), bias, **attributes)
     return conv.without_height(n, y, x)
