@@ -1,4 +1,4 @@
-"""Oracle and simulator give the same bytes: random instructions and random layers, any host threads, any translation."""
+"""Oracle and simulator give the same bytes: random instructions and layers, any host threads, any translation."""
 
 from __future__ import annotations
 

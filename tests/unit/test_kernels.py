@@ -1,4 +1,4 @@
-"""The compiled kernels: fp16 conversions, twins of the numerics, integer sums, machine code without fused operations."""
+"""The compiled kernels: fp16 conversions, twins of the numerics, integer sums, no fused operations."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_floats_narrow_to_half_as_numpy_does_at_every_rounding_border(path: str)
 
 
 def test_int64_goes_to_fp32_with_one_rounding() -> None:
-    values = np.array([2**24 + 1, 2**53 + 1, 2**62 + 2**38 + 1, -(2**62) - 2**38 - 1, (2**24 + 1) * 2**30 + 1], np.int64)
+    values = np.array(
+        [2**24 + 1, 2**53 + 1, 2**62 + 2**38 + 1, -(2**62) - 2**38 - 1, (2**24 + 1) * 2**30 + 1], np.int64
+    )
     found = np.zeros(len(values), np.float32)
     narrow_with(memory.i64_float)(values, found)
     assert (found == values.astype(np.float32)).all()
@@ -210,7 +212,9 @@ def test_padding_inside_filters_is_never_multiplied(constants: bool, dirty: bool
     w = np.random.default_rng(3).integers(-127, 127, (5, 2, 3, 3), np.int8)
     packed = pack_filters(w, 0)
     if dirty:
-        rows = packed.view(np.int8).reshape(-1, 2, 6, 32, 4)  # runs of 9 are padded to 12: bytes 1 to 3 of each third step
+        rows = packed.view(np.int8).reshape(
+            -1, 2, 6, 32, 4
+        )  # runs of 9 are padded to 12: bytes 1 to 3 of each third step
         rows[:, :, [2, 5], :, 1:] = 77
     function, inputs = conv_model(w, packed, constants)
     model = offline_model(function)

@@ -1,0 +1,108 @@
+"""How fast the simulator is: per image beside onnxruntime's INT8 (U8S8, its fastest mode), timed in turn, as ratios.
+
+Weights and shapes are those of real networks; calibration data is noise, which changes no speed. Needs `--models DIR`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Session
+
+ROUNDS = 15
+NETWORKS = {"mobilenet_v2_imagenet": (1, 3, 224, 224), "resnet20_cifar10": (1, 3, 32, 32)}
+
+
+def noise(shape: tuple[int, ...], count: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(shape).astype(np.float32) for _ in range(count))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: pytest.FixtureRequest, models: Path) -> tuple[str, Any]:
+    """(name, offline model for four cores in fp16)."""
+    import compiler
+
+    name = request.param
+    module = compiler.prepare(compiler.load(models / f"{name}.onnx"))
+    scheme = compiler.calibrate(module, ((x,) for x in noise(NETWORKS[name], 4)))
+    return name, compiler.compile_model(module, scheme=scheme)
+
+
+def onnxruntime_int8(path: Path, folder: Path, shape: tuple[int, ...], threads: int) -> Callable[[np.ndarray], object]:
+    """onnxruntime on the network quantised by its own tools."""
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    name = onnxruntime.InferenceSession(str(path)).get_inputs()[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = noise(shape, 4)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {name: batch}
+
+    target = folder / "int8.onnx"
+    quantize_static(
+        str(path),
+        str(target),
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(target), options)
+    return lambda x: session.run(None, {name: x})
+
+
+def seconds(run: Callable[[np.ndarray], object], x: np.ndarray) -> float:
+    start = time.perf_counter()
+    run(x)
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_image_takes_a_small_multiple_of_onnxruntime_int8(
+    network: tuple[str, Any], threads: int, models: Path, tmp_path: Path, benchmark: Any
+) -> None:
+    name, model = network
+    session = Session(model, threads=threads)
+    reference = onnxruntime_int8(models / f"{name}.onnx", tmp_path, NETWORKS[name], threads)
+    x = next(noise(NETWORKS[name], 1))
+    for run in (session.run, reference):
+        run(x)
+    pairs = [(seconds(session.run, x), seconds(reference, x)) for _ in range(ROUNDS)]
+    ours, theirs = min(a for a, _ in pairs), min(b for _, b in pairs)
+    benchmark.extra_info.update(
+        ratio=statistics.median(a / b for a, b in pairs), simulator_ms=ours * 1e3, onnxruntime_ms=theirs * 1e3
+    )
+    benchmark.pedantic(session.run, args=(x,), rounds=5)
+    assert ours < 20 * theirs + 0.01
+
+
+@pytest.mark.parametrize("step", ["fuse", "elide"])
+def test_what_a_step_of_translation_gains(network: tuple[str, Any], step: str, benchmark: Any) -> None:
+    name, model = network
+    x = next(noise(NETWORKS[name], 1))
+    with_step, without = Session(model, threads=1), Session(model, threads=1, translate={step: False})
+    for session in (with_step, without):
+        session.run(x)
+    pairs = [(seconds(with_step.run, x), seconds(without.run, x)) for _ in range(ROUNDS)]
+    benchmark.extra_info.update(ratio=statistics.median(a / b for a, b in pairs))
+    benchmark.pedantic(with_step.run, args=(x,), rounds=5)
+
+
+def test_loading_proves_and_translates_once(network: tuple[str, Any], benchmark: Any) -> None:
+    _, model = network
+    benchmark.pedantic(Session, args=(model,), rounds=3)
