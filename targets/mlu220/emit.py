@@ -60,10 +60,11 @@ class ConstantPool:
         per_group = w.data.shape[0] // op.groups
 
         def pack() -> np.ndarray:
-            blocks = [w.data[g * per_group : (g + 1) * per_group] for g in range(op.groups)]
-            return np.concatenate([isa.pack_filters(block, op.runs) for block in blocks])
+            groups = [w.data[g * per_group : (g + 1) * per_group] for g in range(op.groups)]
+            blocks = [group[..., low:high] for low, high in op.pieces for group in groups]
+            return np.concatenate([isa.pack_filters(np.ascontiguousarray(block), op.runs) for block in blocks])
 
-        return self.place(("filters", w.hash, int(op.runs), op.groups), pack)
+        return self.place(("filters", w.hash, int(op.runs), op.groups, op.splits), pack)
 
     def segment(self) -> np.ndarray:
         return np.concatenate(self._parts) if self._parts else np.zeros(0, np.uint8)
@@ -299,16 +300,16 @@ class Wiring:
         return value, order
 
     def _sole_transposed(self, value: Value) -> tuple[Value, tuple[int, ...]]:
-        """The value to make instead of a call's result: its only use, if that is a chain of transposes; and the
-        permutation from the made value to the result."""
+        """The value to make instead of a call's result: a chain of transposes of it that is returned and used by nothing
+        else; and the permutation from the made value to the result."""
         order = tuple(range(value.type.rank))
-        while value.has_one_use:
-            user = value.users[0]
-            if user.op_name != "tensor.transpose":
-                break
-            perm = user.attributes["perm"]
-            order = tuple(perm.index(i) for i in order)
-            value = user.results[0]
+        final, found = value, order
+        while final.has_one_use and final.users[0].op_name == "tensor.transpose":
+            perm = final.users[0].attributes["perm"]
+            found = tuple(perm.index(i) for i in found)
+            final = final.users[0].results[0]
+        if all(user.op_name == "graph.return" for user in final.users):
+            return final, found
         return value, order
 
     def _call(self, op: Op) -> None:

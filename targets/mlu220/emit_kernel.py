@@ -21,7 +21,14 @@ from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_lo
 from targets.mlu220.op_base import FILTERS, Emitter, MluOp
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.op_move import copy_instructions
-from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule, KernelShape, Parameter
+from targets.mlu220.tiling import (
+    CHANNEL_GROUP,
+    KernelSchedule,
+    KernelShape,
+    Parameter,
+    split_convolutions,
+    sums_bytes,
+)
 
 WRAM_SLOTS = 1 << 16
 """Slot numbers of parameters start here, so that they never meet those of tile buffers."""
@@ -100,8 +107,9 @@ class CoreEmitter:
         demand = self.demands[tile.number] = self.shape.demand(tile.box)
         if tile.first_of_block:
             for index, parameter in enumerate(self.shape.parameters):
-                self._tag(parameter.op)
-                self._load_parameter(index, parameter, tile, demand)
+                if not (isinstance(parameter.op, Conv2d) and parameter.op.splits > 1 and parameter.kind == FILTERS):
+                    self._tag(parameter.op)
+                    self._load_parameter(index, parameter, tile, demand)
         for value in self.shape.values:
             if value.producer is None and value in demand:
                 self._tag(next(iter(op for op in self.shape.ops if value in op.inputs)))
@@ -127,7 +135,11 @@ class CoreEmitter:
                     inputs.append(self._parameter_view(op, i, tile, box))
                 else:
                     inputs.append(_inside(self._buffer(value, tile, demand[value]), demand[value], box))
-            op.emit_tile(self.sink, _inside(buffer, demand[result], inner), inputs)
+            out = _inside(buffer, demand[result], inner)
+            if isinstance(op, Conv2d) and op.splits > 1:
+                self._split_convolution(op, tile, out, inputs[0], inner[3])
+            else:
+                op.emit_tile(self.sink, out, inputs)
 
     def store(self, tile: Tile) -> None:
         demand = self.demands.pop(tile.number)
@@ -211,15 +223,40 @@ class CoreEmitter:
         for instruction in copy_instructions(target, source):
             self.sink.add(instruction, [slot], [])
 
-    def _load_filters(self, parameter: Parameter, box: Box, address: int, slot: int) -> None:
+    def _split_convolution(self, op: Conv2d, tile: Tile, out: View, x: View | None, channels: Interval) -> None:
+        """A convolution whose filters come to WRAM part by part, for every tile anew."""
+        number, parameter = next((i, p) for i, p in enumerate(self.shape.parameters) if p.op is op)
+        place = len(self.shape.parameters) + split_convolutions(self.shape).index(op)
+        offset, size, copies = self.schedule.parameters[place]
+        copy = tile.number % copies
+        itemsize = sums_bytes(op, ((0, 1),))
+        strides = dense_strides(out.shape, itemsize)
+        sums = View(isa.NRAM, offset + copy * size, out.shape, strides, out.dtype, WRAM_SLOTS + 2 * place + copy)
+        assert x is not None
+
+        def load(piece: Interval) -> View:
+            base, length, buffers = self.schedule.parameters[number]
+            which = op.pieces.index(piece) % buffers
+            slot = WRAM_SLOTS + 2 * number + which
+            self._load_filters(parameter, (channels,), base + which * length, slot, piece)
+            return View(isa.WRAM, base + which * length, (), (), op.w.type.dtype, slot)
+
+        op.emit_split(self.sink, out, x, load, sums)
+
+    def _load_filters(
+        self, parameter: Parameter, box: Box, address: int, slot: int, piece: Interval | None = None
+    ) -> None:
         op = parameter.op
         assert isinstance(op, Conv2d)
         space, base = self.outside.filters(parameter)
         low, high = box[0]
         if low % CHANNEL_GROUP:
             raise ValueError(f"filters are cut at channel {low}, which is inside a group of {CHANNEL_GROUP}")
-        start = op.filter_bytes(low) if low else 0
-        size = op.filter_bytes(high - low)
+        if piece is not None:  # in the file, a split's filters of all channels follow those of the splits before it
+            everything = op.w.type.static_shape[0]
+            base += sum(op.filter_bytes(everything, p) for p in op.pieces[: op.pieces.index(piece)])
+        start = op.filter_bytes(low, piece) if low else 0
+        size = op.filter_bytes(high - low, piece)
         self.sink.add(isa.Copy(dst=(isa.WRAM, address), src=(space, base + start), run=size), [slot], [])
 
     def _parameter_view(self, op: MluOp, index: int, tile: Tile, box: Box) -> View:

@@ -6,7 +6,7 @@ The result is the raw sum: `fp32(sum) * 2^fix_position`, rounded to the result's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -14,12 +14,16 @@ from compiler.evaluate.registry import evaluator
 from compiler.ir.define import DTypeKind, Int, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
 from targets.mlu220 import isa
-from targets.mlu220.boxes import Box, View, window_box
+from targets.mlu220.boxes import Box, Interval, View, cut, window_box
 from targets.mlu220.op_base import FILTERS, Emitter, MluOp, as_type, spatial
 
 TYPE_CODES = {
     DType.I8: isa.Type.I8, DType.I16: isa.Type.I16, DType.F16: isa.Type.F16, DType.F32: isa.Type.F32,
 }  # fmt: skip
+
+
+SPLIT_UNIT = 32
+"""Input channels are split at multiples of this: what a lane of the matrix unit takes per cycle (MLU220.md 1.2 [I])."""
 
 
 @op("mlu.conv2d")
@@ -38,6 +42,9 @@ class Conv2d(MluOp):
     groups = attr(Int, default=1)
     fix_position = attr(Int)
     to = attr(DTypeKind, default=DType.F16)
+    splits = attr(
+        Int, default=1, doc="parts of the input channels whose filters fit WRAM; sums stay integers between them"
+    )
     y = result()
 
     def check(self) -> Iterable[str]:
@@ -48,6 +55,8 @@ class Conv2d(MluOp):
             yield f"{w.shape[0]} output channels do not divide into {self.groups} groups"
         if x.dtype is DType.I8 and w.dtype is DType.I16:
             yield "i8 input with i16 weights is not a mode of the matrix unit"
+        if self.splits < 1 or (self.splits > 1 and self.groups > 1):
+            yield f"{self.splits} splits of {self.groups} groups"
         if self.to not in (DType.F16, DType.F32):
             yield f"the matrix unit writes f16 or f32, not {self.to}"
 
@@ -73,35 +82,66 @@ class Conv2d(MluOp):
     @property
     def runs(self) -> isa.Runs:
         """How a window is read: whole rows where they are contiguous, else tap by tap."""
-        return isa.Runs.ROW if self.dilations[1] == 1 and self.groups == 1 else isa.Runs.TAP
+        dense = self.dilations[1] == 1 and self.groups == 1 and self.splits == 1
+        return isa.Runs.ROW if dense else isa.Runs.TAP
 
-    def filter_bytes(self, channels: int) -> int:
-        """WRAM bytes of the filters of `channels` output channels (all groups)."""
-        _, kh, kw, ci = self.w.type.static_shape
-        per_group = isa.filter_bytes(channels // self.groups, kh, kw, ci, TYPE_CODES[self.w.type.dtype], self.runs)
-        return int(per_group) * self.groups
+    @property
+    def pieces(self) -> list[Interval]:
+        """The input channels of each split: equal multiples of the lanes' 32 bytes, the last one smaller."""
+        ci = self.w.type.static_shape[3]
+        if self.splits == 1:
+            return [(0, ci)]
+        return cut((0, ci), -(-ci // (self.splits * SPLIT_UNIT)) * SPLIT_UNIT)
+
+    def filter_bytes(self, channels: int, piece: Interval | None = None) -> int:
+        """WRAM bytes of the filters of `channels` output channels (all groups), of one split's input channels or of all."""
+        _, kh, kw, _ = self.w.type.static_shape
+        code = TYPE_CODES[self.w.type.dtype]
+        pieces = self.pieces if piece is None else [piece]
+        sizes = (isa.filter_bytes(channels // self.groups, kh, kw, high - low, code, self.runs) for low, high in pieces)
+        return sum(map(int, sizes)) * self.groups
+
+    def emit_split(self, emitter: Emitter, out: View, x: View, load: Callable[[Interval], View], sums: View) -> None:
+        """Write a tile as a chain of partial sums in `sums`; `load` brings the filters of a split to WRAM."""
+        chain = [isa.Partial.FIRST, *[isa.Partial.MIDDLE] * (len(self.pieces) - 2), isa.Partial.LAST]
+        for piece, partial in zip(self.pieces, chain, strict=True):
+            filters = load(piece)
+            last = partial is isa.Partial.LAST
+            reads = [x.slot, filters.slot] + ([sums.slot] if partial is not isa.Partial.FIRST else [])
+            for n in range(out.shape[0]):
+                instruction = self._instruction(
+                    out.at(0, n), x.at(0, n).sub((0, 0, 0, piece[0]), (1, *x.shape[1:3], piece[1] - piece[0])), filters.address,
+                    partial=partial, partial_sums=sums.at(0, n).address,
+                )  # fmt: skip
+                emitter.add(instruction, [sums.slot, *([out.slot] if last else [])], reads)
+
+    def _instruction(self, out: View, x: View, filters: int, **partial: int) -> isa.Conv:
+        """The convolution of one image of one group: views of exactly its input and output channels."""
+        return isa.Conv(
+            dst=out.address, src=x.address, filters=filters,
+            ci=x.shape[3], h=x.shape[1], w=x.shape[2], kh=self.w.type.shape[1], kw=self.w.type.shape[2],
+            stride_y=self.strides[0], stride_x=self.strides[1],
+            dilation_y=self.dilations[0], dilation_x=self.dilations[1], co=out.shape[3],
+            src_row_pitch=x.strides[1], src_pixel_pitch=x.strides[2],
+            dst_row_pitch=out.strides[1], dst_pixel_pitch=out.strides[2],
+            fix_position=self.fix_position,
+            src_type=TYPE_CODES[x.dtype], filter_type=TYPE_CODES[self.w.type.dtype],
+            dst_type=TYPE_CODES[out.dtype], runs=self.runs, **partial,
+        )  # fmt: skip
 
     def emit_tile(self, emitter: Emitter, out: View, inputs: Sequence[View | None]) -> None:
         x, filters = inputs[0], inputs[1]
         assert x is not None and filters is not None
-        kh, kw, ci = self.w.type.static_shape[1:]
+        ci = self.w.type.static_shape[3]
         channels = out.shape[3] // self.groups
         slab = self.filter_bytes(out.shape[3]) // self.groups
         for n in range(out.shape[0]):
             for g in range(self.groups):
-                instruction = isa.Conv(
-                    dst=out.address + n * out.strides[0] + g * channels * out.itemsize,
-                    src=x.address + n * x.strides[0] + g * ci * x.itemsize,
-                    filters=filters.address + g * slab,
-                    ci=ci, h=x.shape[1], w=x.shape[2], kh=kh, kw=kw,
-                    stride_y=self.strides[0], stride_x=self.strides[1],
-                    dilation_y=self.dilations[0], dilation_x=self.dilations[1], co=channels,
-                    src_row_pitch=x.strides[1], src_pixel_pitch=x.strides[2],
-                    dst_row_pitch=out.strides[1], dst_pixel_pitch=out.strides[2],
-                    fix_position=self.fix_position,
-                    src_type=TYPE_CODES[x.dtype], filter_type=TYPE_CODES[self.w.type.dtype],
-                    dst_type=TYPE_CODES[out.dtype], runs=self.runs,
-                )  # fmt: skip
+                instruction = self._instruction(
+                    out.sub((n, 0, 0, g * channels), (1, *out.shape[1:3], channels)),
+                    x.sub((n, 0, 0, g * ci), (1, *x.shape[1:3], ci)),
+                    filters.address + g * slab,
+                )
                 emitter.add(instruction, [out.slot], [x.slot, filters.slot])
 
 

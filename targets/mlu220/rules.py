@@ -16,6 +16,7 @@ from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType, QuantType
 from targets.mlu220 import isa
 from targets.mlu220.hardware import load_board
+from targets.mlu220.op_matrix import SPLIT_UNIT
 
 if TYPE_CHECKING:
     from targets.mlu220.legalize import Lowering
@@ -25,6 +26,12 @@ Condition = Callable[[Any], "str | None"]
 
 LEGALIZERS: dict[str, Rule] = {}
 CONDITIONS: dict[str, Condition] = {}
+
+DEFAULT_BOARD = "m2"
+"""Every board has the same chip: its memories are those of any of them."""
+
+MAX_SUM = 1 << 17
+"""Products of i8 that an int32 sum holds whatever they are."""
 
 MAX_BROADCAST_BYTES = 16 << 20
 """A constant operand may be repeated to the full shape up to this size."""
@@ -67,12 +74,20 @@ def _is_depthwise(op: Any) -> bool:
     return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
 
 
-def _filters_fit(co: int, kh: int, kw: int, ci: int, dtype: DType, runs: isa.Runs) -> str | None:
+def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -> int:
+    """Into how many parts the input channels must be cut for the filters of 64 output channels to fit WRAM twice."""
     code = isa.Type.I16 if dtype is DType.I16 else isa.Type.I8
-    need = int(isa.filter_bytes(min(co, 64), kh, kw, ci, code, runs))
-    room = load_board("m2").wram_bytes
-    if need > room:
-        return f"filters of 64 output channels take {need} bytes, WRAM has {room}"
+    room = load_board(DEFAULT_BOARD).wram_bytes
+    whole = int(isa.filter_bytes(min(co // groups, 64), kh, kw, ci, code, isa.Runs.TAP)) * groups
+    return 1 if whole <= room else -(-2 * whole // room)
+
+
+def _filters_fit(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int) -> str | None:
+    if kh * kw * ci >= MAX_SUM and dtype is DType.I8:
+        return f"a sum of {kh * kw * ci} products of i8 does not fit int32"
+    splits = _splits(co, kh, kw, ci, dtype, groups)
+    if splits > 1 and (groups > 1 or -(-ci // SPLIT_UNIT) < splits):
+        return "its filters do not fit WRAM, however the input channels are split"
     return None
 
 
@@ -86,8 +101,7 @@ def _conv_condition(op: Any) -> str | None:
     if op.x.type.quant is None:
         return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
     co, kh, kw, ci = op.w.type.static_shape
-    runs = isa.Runs.ROW if op.dilations[1] == 1 and op.groups == 1 else isa.Runs.TAP
-    return _filters_fit(co // op.groups, kh, kw, ci, op.w.type.dtype, runs)
+    return _filters_fit(co, kh, kw, ci, op.w.type.dtype, op.groups)
 
 
 def scale_vector(module: Any, x: QuantType, w: QuantType) -> np.ndarray | float:
@@ -137,7 +151,7 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
     fix = op.x.type.quant.position + op.w.type.quant.position
     raw = lowering.make(
         "mlu.conv2d", lowering.get(op.x), lowering.get(op.w), fix_position=fix, to=_sum_type(lowering, op),
-        groups=op.groups, **window,
+        groups=op.groups, splits=_splits(*op.w.type.static_shape, op.w.type.dtype, op.groups), **window,
     )  # fmt: skip
     return _scaled(lowering, op, raw, op.w, op.bias)
 
@@ -148,7 +162,7 @@ def _matmul_condition(op: Any) -> str | None:
     if op.a.type.quant is None:
         return "matmul in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
     k, n = op.b.type.static_shape
-    return _filters_fit(n, 1, 1, k, op.b.type.dtype, isa.Runs.ROW)
+    return _filters_fit(n, 1, 1, k, op.b.type.dtype, 1)
 
 
 @rule("nn.matmul", condition=_matmul_condition)
@@ -159,7 +173,7 @@ def matmul(lowering: Lowering, op: Any) -> Value:
     filters = np.ascontiguousarray(op.b.data.T).reshape(n, 1, 1, k)
     w = lowering.module.add_constant(f"{op.b.name}.i", filters)
     fix = op.a.type.quant.position + op.b.type.quant.position
-    raw = lowering.make("mlu.conv2d", x, w, fix_position=fix, to=_sum_type(lowering, op))
+    raw = lowering.make("mlu.conv2d", x, w, fix_position=fix, to=_sum_type(lowering, op), splits=_splits(n, 1, 1, k, op.b.type.dtype))
     return lowering.reshaped(_scaled(lowering, op, raw, op.b, None), op.result.type.static_shape)
 
 

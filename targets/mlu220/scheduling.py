@@ -20,6 +20,7 @@ from targets.mlu220.boxes import Box, View, box_shape, dense_strides, volume
 from targets.mlu220.emit_kernel import CoreEmitter, Outside, Tile
 from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS
+from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.tiling import (
     CHANNEL_GROUP,
     KernelSchedule,
@@ -27,7 +28,6 @@ from targets.mlu220.tiling import (
     Parameter,
     allocate,
     granule,
-    parameter_bytes,
     sample_tiles,
     tile_count,
 )
@@ -133,8 +133,8 @@ def _weights(shape: KernelShape, schedule: KernelSchedule, board: Board) -> str:
 
 def filters_bytes(parameter: Parameter) -> int:
     """Bytes of all filters of a parameter."""
-    channels = parameter.value.type.static_shape[0]
-    return parameter_bytes(parameter, ((0, channels),))
+    assert isinstance(parameter.op, Conv2d)
+    return parameter.op.filter_bytes(parameter.value.type.static_shape[0])
 
 
 def sram_half(board: Board) -> int:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from compiler.ir.core import Argument, Constant, Value
+from compiler.ir.types import DType
 from compiler.ops.graph import Kernel
 from targets.mlu220.boxes import Box, Interval, box_shape, clip, cut, hull, split_evenly, volume, whole
 from targets.mlu220.hardware import Board
@@ -122,8 +123,20 @@ def parameter_bytes(parameter: Parameter, box: Box) -> int:
     """On-chip bytes of the part `box` of a parameter."""
     if parameter.kind == FILTERS:
         assert isinstance(parameter.op, Conv2d)
-        return parameter.op.filter_bytes(box[0][1] - box[0][0])
+        channels = box[0][1] - box[0][0]
+        return max(parameter.op.filter_bytes(channels, piece) for piece in parameter.op.pieces)
     return volume(box) * parameter.value.type.dtype.size
+
+
+def split_convolutions(shape: KernelShape) -> list[Conv2d]:
+    """The convolutions whose sums stay in NRAM between parts of their input channels; their places follow the parameters'."""
+    return [op for op in shape.ops if isinstance(op, Conv2d) and op.splits > 1]
+
+
+def sums_bytes(op: Conv2d, box: Box) -> int:
+    """NRAM bytes of a tile's integer sums: int32 for i8 operands, int64 otherwise."""
+    narrow = op.x.type.dtype is DType.I8 and op.w.type.dtype is DType.I8
+    return volume(box) * (4 if narrow else 8)
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ class KernelSchedule:
     buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset,
     bytes) of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of
     `KernelShape.values` (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM
-    otherwise.
+    otherwise; after them the same for the integer sums of each convolution whose input channels are split.
     """
 
     split: int
@@ -213,11 +226,17 @@ def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> Kern
     for parameter in shape.parameters:
         size = aligned(max(parameter_bytes(parameter, shape.parameter_box(parameter, d)) for d in demands))
         if parameter.kind == FILTERS:
-            parameters.append((wram, size, copies))
-            wram += size * copies
+            split = isinstance(parameter.op, Conv2d) and parameter.op.splits > 1
+            filter_copies = schedule.buffers if split else copies
+            parameters.append((wram, size, filter_copies))
+            wram += size * filter_copies
         else:
             parameters.append((nram, size, copies))
             nram += size * copies
+    for op in split_convolutions(shape):
+        size = aligned(max(sums_bytes(op, clip(d[op.results[0]], op.results[0].type.static_shape)) for d in demands))
+        parameters.append((nram, size, schedule.buffers))
+        nram += size * schedule.buffers
     sizes = [max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values]
     slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands)
     slots = []
