@@ -105,12 +105,15 @@ class _Fusion:
             yield 1, True
 
     def _continues(self, writer: int, index: int, operand: int) -> bool:
-        """Whether `index` alone reads exactly what `writer` wrote, as floats."""
+        """Whether `index` alone reads exactly what `writer` wrote, as floats, and through one operand only."""
         before, operation = self.operations[writer], self.operations[index]
         vector = operation.vector
         assert vector is not None
+        result = before.writes[-1]
+        others = [access for k, access in enumerate(operation.reads) if k != operand]
         return (
             self.flow.readers[writer] == 1
+            and all(access.end <= result.base or result.end <= access.base for access in others)
             and before.target is not None
             and before.writes[-1] == operation.reads[operand]
             and before.target.type in FLOATS
