@@ -43,9 +43,12 @@ class HostSegment:
         self._interpreter  # noqa: B018
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs, in the model's own layout, with the types the records state."""
-        results = self._interpreter.run(list(inputs))
+        """The outputs in the model's own layout; the text computes in that of the records' device axes."""
+        records = self.function.inputs
+        results = self._interpreter.run([a.transpose(r.permutation) for a, r in zip(inputs, records, strict=True)])
         return [
-            np.ascontiguousarray(result, dtype=record.numpy).reshape(record.shape)
+            np.ascontiguousarray(
+                np.asarray(result, record.numpy).reshape(record.device_shape).transpose(np.argsort(record.permutation))
+            )
             for result, record in zip(results, self.function.outputs, strict=True)
         ]
