@@ -1,12 +1,12 @@
-"""From image files and arrays to what a model takes: preprocessing, recorded with the model, and sources of batches.
+"""From image files to what a model takes: preprocessing, recorded with the model.
 
 `size=256,crop=224,mean=[104,117,123],std=[1,1,1],order=bgr` says it in text. The same description serves calibration,
-`run` and `compare`; it travels in the file's input record. Images need Pillow (extra `images`); `.npz` files need
-nothing.
+`run` and `compare`; it travels in the file's input record. Images need Pillow (extra `images`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +118,11 @@ def _items(text: str) -> Iterator[str]:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    parts = text.strip("[]").replace(":", ",").split(",")
-    return tuple(float(p) for p in parts)
+    """One number for all channels, or three."""
+    numbers = tuple(float(p) for p in text.strip("[]").replace(":", ",").split(","))
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+        raise ValueError
+    return numbers
 
 
 def _order(text: str) -> str:
@@ -136,58 +137,19 @@ def _size(text: str) -> int:
     return int(text)
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _numbers, "order": _order}
+def _nonzero(text: str) -> tuple[float, ...]:
+    numbers = _numbers(text)
+    if 0.0 in numbers:
+        raise ValueError
+    return numbers
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _nonzero, "order": _order,
+}  # fmt: skip
 _HELP = {
     "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number, such as 0.00392157 for 1/255",
-    "mean": "numbers such as [0.485,0.456,0.406]", "std": "numbers such as [0.229,0.224,0.225]",
+    "mean": "one number or three, such as [0.485,0.456,0.406]",
+    "std": "one number or three, none zero, such as [0.229,0.224,0.225]",
     "order": "rgb, bgr or gray",
 }  # fmt: skip
-
-
-def batches(
-    source: str | Path, names: list[str], preprocess: Preprocess | None, limit: int = 0
-) -> Iterator[dict[str, np.ndarray]]:
-    """Samples from a folder of images or a `.npz` file, each as {input name: array with batch axis}.
-
-    A `.npz` holds one array per input under its name, the first axis counting samples; for a model of one input, any
-    single name will do. `limit` 0 means all. Raises CompilerError E113 where nothing fits.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise error(
-                "E113", "the folder holds no images", where=str(path), help="known: " + ", ".join(IMAGE_SUFFIXES)
-            )
-        if len(names) != 1:
-            raise error(
-                "E113", f"a folder of images serves models of one input, this has {', '.join(names)}", where=str(path)
-            )
-        for file in found[: limit or None]:
-            yield {names[0]: (preprocess or Preprocess()).read(file)}
-        return
-    arrays = load_npz(path)
-    if len(names) == 1 and len(arrays) == 1:
-        arrays = {names[0]: next(iter(arrays.values()))}
-    missing = [n for n in names if n not in arrays]
-    if missing:
-        raise error(
-            "E113", f"no array for input {', '.join(missing)}", where=str(path),
-            help=f"the file holds {', '.join(arrays)}; the inputs are {', '.join(names)}",
-        )  # fmt: skip
-    counts = {len(arrays[n]) for n in names}
-    if len(counts) != 1:
-        raise error("E113", f"arrays have different numbers of samples: {sorted(counts)}", where=str(path))
-    for index in range(min(counts.pop(), limit or 1 << 60)):
-        yield {n: arrays[n][index : index + 1] for n in names}
-
-
-def load_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` or `.npy` file (never pickled objects). Raises CompilerError E114."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return {"input": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
-    except (OSError, ValueError, EOFError) as fault:
-        raise error(
-            "E114", f"cannot read arrays: {fault}", where=str(path), help="give a folder of images or a .npz file"
-        ) from None

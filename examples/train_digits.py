@@ -72,8 +72,8 @@ def export(network: Digits, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter says that there is a newer one, which folds batch-norms itself
         torch.onnx.export(
-            network, (torch.zeros(1, 1, 8, 8),), str(path), input_names=["image"], output_names=["scores"], dynamo=False,
-            training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+            network, (torch.zeros(1, 1, 8, 8),), str(path), input_names=["image"], output_names=["scores"],
+            dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
         )  # fmt: skip
 
 

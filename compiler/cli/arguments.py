@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiler.errors import Diagnostic, error
+
+if TYPE_CHECKING:
+    from compiler.samples import Input
 
 
 def model_arguments(parser: argparse.ArgumentParser, help: str = "model: .onnx, or .mlu (IR text)") -> None:
     """MODEL and how its inputs are bound."""
     group = parser.add_argument_group("model")
     group.add_argument("model", type=Path, metavar="MODEL", help=help)
-    group.add_argument("--shape", action="append", default=[], type=shape, metavar="NAME=1x3x224x224", help="bind an input's symbolic dimensions; may be repeated")
-    group.add_argument("--bind", action="append", default=[], type=binding, metavar="NAME=VALUE", help="bind an integer or boolean input to a value")
+    group.add_argument(
+        "--shape", action="append", default=[], type=shape, metavar="NAME=1x3x224x224",
+        help="bind an input's symbolic dimensions; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--bind", action="append", default=[], type=binding, metavar="NAME=VALUE",
+        help="bind an integer or boolean input to a value; may be repeated",
+    )  # fmt: skip
 
 
 def target_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +46,25 @@ def instrument_arguments(parser: argparse.ArgumentParser) -> None:
     """What to watch while passes run."""
     group = parser.add_argument_group("watching passes")
     group.add_argument("--dump-ir", metavar="WHEN", help="before, after or changed, optionally :pass,pass")
-    group.add_argument("--dump-dir", type=Path, metavar="DIR", help="write dumps as numbered files instead of to the terminal")
+    group.add_argument("--dump-dir", type=Path, metavar="DIR", help="write dumps as numbered files there")
     group.add_argument("--no-verify-each", action="store_true", help="do not verify the IR after every pass")
     group.add_argument("--time-passes", action="store_true", help="print the time each pass took")
-    group.add_argument("--pass-stats", action="store_true", help="print what each pass counted, and why it left things alone")
-    group.add_argument("--load-pass", action="append", default=[], type=Path, metavar="FILE.py", help="make the passes of a Python file known")
+    group.add_argument("--pass-stats", action="store_true", help="print what each pass counted, and its reasons")
+    load_pass_argument(group)
 
 
-def data_arguments(parser: argparse.ArgumentParser) -> None:
+def load_pass_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--load-pass", action="append", default=[], type=Path, metavar="FILE.py",
+        help="make the passes of a Python file known; may be repeated",
+    )  # fmt: skip
+
+
+def data_arguments(parser: argparse._ActionsContainer) -> None:
     """How images become inputs."""
-    parser.add_argument("--preprocess", metavar="size=256,crop=224,…", help="size, crop, scale, mean, std, order of images")
+    parser.add_argument(
+        "--preprocess", metavar="size=256,crop=224,…", help="how images become inputs: size, crop, scale, mean…"
+    )
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -76,11 +96,36 @@ def binding(text: str) -> tuple[str, int | bool | list[int]]:
     return name, value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
+def count(text: str) -> int:
+    """A number of samples or threads: at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """A tolerance: at least 0, finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
 def load_model(args: argparse.Namespace) -> Any:
     """The module of MODEL."""
     from compiler.frontend.load import load
 
     return load(args.model, shapes=dict(args.shape), bindings=dict(args.bind))
+
+
+def inputs_of(module: Any) -> Sequence[Input]:
+    """What a module takes, for `compiler.samples`."""
+    from compiler.samples import Input
+
+    return [Input(a.name, a.type.static_shape, a.type.dtype.numpy) for a in module.main.arguments]
 
 
 def load_passes(args: argparse.Namespace) -> None:
@@ -119,16 +164,33 @@ def tell(diagnostics: Iterable[Diagnostic]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
+    print(json.dumps(_plain(value), indent=2, default=str, allow_nan=False))
 
 
-def writable(path: Path) -> Path:
-    """A path that can be written later; better told before the work than after. Raises CompilerError E101."""
+def _plain(value: Any) -> Any:
+    """JSON knows no infinities: they, and NaN, become null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def writable(path: Path | None, *inputs: Path | None) -> None:
+    """Check that a path can be written later and replaces none of `inputs`; better told before the work than after.
+
+    None, an option not given, is fine. Raises CompilerError E101.
+    """
+    if path is None:
+        return
     if path.is_dir():
         raise error("E101", "is a folder, give a file name", where=str(path))
     if not path.parent.is_dir():
         raise error("E101", "the folder does not exist", where=str(path.parent), help=f"mkdir -p {path.parent}")
-    return path
+    if path.resolve() in [i.resolve() for i in inputs if i is not None]:
+        raise error("E101", "the output would replace an input", where=str(path), help="give another name")
+    if not os.access(path.parent, os.W_OK):
+        raise error("E101", "the folder cannot be written to", where=str(path.parent))
 
 
 @contextmanager

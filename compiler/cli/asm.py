@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from targets.mlu220.assembler import Listing, assemble
 
-    arguments.writable(args.output)
+    arguments.writable(args.output, args.file)
     listing = Listing.load(args.file)
     assemble(listing.text, listing.blobs, str(args.file)).save(args.output)
     return 0

@@ -12,8 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
     parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
     parser.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme (default: calibrate on the data)")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="samples to compare on (default: 8)")
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="values to print, worst first (default: 20)")
+    parser.add_argument(
+        "--images", type=arguments.count, default=8, metavar="N", help="samples to compare on (default: 8)"
+    )
+    parser.add_argument(
+        "--most", type=arguments.count, default=20, metavar="N", help="values to print, worst first (default: 20)"
+    )
     arguments.data_arguments(parser)
     arguments.json_argument(parser)
 
@@ -22,12 +26,12 @@ def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from compiler.compare import compare
     from compiler.pass_manager import run_pipeline
-    from compiler.preprocess import Preprocess, batches
+    from compiler.preprocess import Preprocess
+    from compiler.samples import open_samples
 
     module = driver.prepare(arguments.load_model(args))
     preprocess = Preprocess.parse(args.preprocess) if args.preprocess else None
-    names = [a.name for a in module.main.arguments]
-    samples = list(batches(args.data, names, preprocess, args.images))
+    samples = list(open_samples(args.data, arguments.inputs_of(module), preprocess, args.images))
     scheme = str(args.scheme) if args.scheme else driver.calibrate(module, samples)
     quantised = run_pipeline(module, "quantize", options={"scheme": scheme})
     rows = sorted(compare(module, quantised, samples), key=lambda d: d.sqnr)

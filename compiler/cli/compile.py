@@ -1,7 +1,8 @@
 """Compile a model to an offline model (.cambricon), with its _twins text.
 
-Calibration data are the only other input: a folder of images (with --preprocess) or a .npz file. With --scheme, decisions
-made earlier are used instead. A .mlu file that was dumped after some pass is resumed with --pipeline and the passes that remain.
+Calibration data are the only other input: a folder of images (with --preprocess) or a .npz file. With --scheme,
+decisions made earlier are used instead. A .mlu file that was dumped after some pass is resumed with --pipeline and the
+passes that remain.
 """
 
 from __future__ import annotations
@@ -16,19 +17,31 @@ from compiler.errors import error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.cambricon", help="the offline model")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.cambricon", help="the offline model to write"
+    )
     group = parser.add_argument_group("quantisation")
     group.add_argument("--calibrate", metavar="DIR|NPZ", help="images or arrays to calibrate on")
-    group.add_argument("--images", type=int, default=0, metavar="N", help="calibrate on at most N samples (default: all)")
-    group.add_argument("--method", default="auto", help="calibration method; see mluc list calibrators (default: auto)")
+    group.add_argument(
+        "--images", type=arguments.count, default=0, metavar="N", help="calibrate on at most N samples (default: all)"
+    )
+    group.add_argument("--method", default="auto", help="calibration method, see mluc list calibrators (default: auto)")
     group.add_argument("--scheme", type=Path, metavar="Q.toml", help="use a scheme file instead of calibrating")
     group.add_argument("--save-scheme", type=Path, metavar="Q.toml", help="write the scheme, to be read or edited")
-    group.add_argument("--keep-float", action="append", default=[], metavar="LAYER", help="layer name or pattern to keep in float, on the host")
-    group.add_argument("--i16", action="append", default=[], metavar="LAYER", help="layer name or pattern to compute with 16-bit integers")
-    group.add_argument("--float", choices=("f16", "f32"), default="f16", help="type of everything the matrix unit does not compute")
-    arguments.data_arguments(group)  # type: ignore[arg-type]
+    group.add_argument(
+        "--keep-float", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for the host"
+    )
+    group.add_argument(
+        "--i16", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for 16-bit integers"
+    )
+    group.add_argument(
+        "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
+    )
+    arguments.data_arguments(group)
     passes = parser.add_argument_group("passes")
-    passes.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration")
+    passes.add_argument(
+        "-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration"
+    )
     passes.add_argument("--pipeline", metavar="'a,b{x=1}'", help="run exactly these passes instead of all of mluc's")
     arguments.target_arguments(parser)
     arguments.instrument_arguments(parser)
@@ -36,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    arguments.writable(args.output)
+    arguments.writable(args.output, args.model, args.scheme)
+    arguments.writable(args.save_scheme, args.model, args.output)
     _check_combination(args)
     arguments.load_passes(args)
     watching = arguments.Watching(args)
@@ -55,7 +69,10 @@ def _check_combination(args: argparse.Namespace) -> None:
     if args.calibrate and args.scheme:
         raise error("E102", "--calibrate and --scheme exclude each other", help="a scheme is what calibration gives")
     if args.pipeline is not None and (args.passes or args.keep_float or args.i16 or args.float != "f16"):
-        raise error("E102", "--pipeline says all the passes: -p, --keep-float, --i16 and --float must be written into it")
+        raise error("E102", "--pipeline says all the passes; write -p, --keep-float, --i16 and --float into it")
+    if args.pipeline is not None and args.calibrate:
+        help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
+        raise error("E102", "--pipeline starts after calibration", help=help)
     if args.save_scheme and not args.calibrate:
         raise error("E102", "--save-scheme needs --calibrate")
     if args.images and not args.calibrate:
@@ -105,11 +122,10 @@ def _context(args: argparse.Namespace, watching: Any) -> Any:
 
 def _calibrate(args: argparse.Namespace, module: Any, preprocess: Any) -> Any:
     from compiler import driver
-    from compiler.preprocess import batches
+    from compiler.samples import open_samples
 
-    names = [a.name for a in module.main.arguments]
-    samples = batches(args.calibrate, names, preprocess, args.images)
-    with arguments.progress("calibrating", args.images or None) as done:
+    samples = open_samples(args.calibrate, arguments.inputs_of(module), preprocess, args.images)
+    with arguments.progress("calibrating", len(samples)) as done:
         return driver.calibrate(module, samples, args.method, progress=done)
 
 

@@ -1,5 +1,8 @@
-"""Find what went wrong: `replay` runs a reproducer file again; `bisect` searches the pass, then the single rewrite, after which a
-command of yours says that the IR is bad."""
+"""Find what went wrong.
+
+`replay` runs a reproducer file again; `bisect` searches the pass, then the single rewrite, after which a command of
+yours says that the IR is bad.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bisect = verbs.add_parser("bisect", help="find the pass and the rewrite that broke a result")
     arguments.model_arguments(bisect)
     bisect.add_argument("-p", "--passes", required=True, metavar="'a,b{x=1}'", help="the pipeline, as text")
-    bisect.add_argument("--check", required=True, metavar="CMD", help="command that takes an IR file ({} or at the end); 0 is good")
+    bisect.add_argument(
+        "--check", required=True, metavar="CMD", help="command that takes an IR file ({} or at the end); 0 is good"
+    )
     bisect.add_argument("--directory", type=Path, default=Path("bisect"), help="where IR files go (default: bisect)")
     bisect.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme for the pass quantize")
-    bisect.add_argument("--load-pass", action="append", default=[], type=Path, metavar="FILE.py")
+    arguments.load_pass_argument(bisect)
     arguments.target_arguments(bisect)
 
 

@@ -1,7 +1,7 @@
 """Compile, run and score the network that comes with mluc: handwritten digits, 8x8 pixels.
 
-The network was trained by examples/train_digits.py. It is quantised on 100 calibration digits and run, on the simulator, on
-400 digits that neither training nor calibration has seen; the float accuracy beside it is that of the ONNX file itself.
+The network was trained by examples/train_digits.py. It is quantised on 100 calibration digits and run, on the
+simulator, on 400 digits that neither training nor calibration has seen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the model, the data and the offline model there")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep models and data there")
     arguments.target_arguments(parser)
     arguments.json_argument(parser)
 
@@ -118,8 +118,9 @@ def _accuracy(scores: list[Any], digits: Digits) -> float:
 def _tell(facts: dict[str, Any], folder: Path | None) -> None:
     count = facts["test_images"]
     print(f"digits: compiled in {facts['compile_seconds']:.1f} s, calibrated on {facts['calibration_images']} images")
-    for kind, key in (("float, ONNX model in NumPy", "float_accuracy"), ("INT8, offline model on the simulator", "int8_accuracy")):
-        print(f"  {kind:37} {facts[key]:7.2%} of {count} held-back digits recognised")
+    print(f"{count} held-back digits, recognised by")
+    print(f"  the float network in NumPy            {facts['float_accuracy']:.2%}")
+    print(f"  the INT8 offline model, simulated     {facts['int8_accuracy']:.2%}")
     if folder is not None:
         print(f"  files are in {folder}: {', '.join(_FILES)}")
 
@@ -130,8 +131,8 @@ _FILES = ("digits.onnx", "calibration.npz", "test.npz", "test_labels.npy", "digi
 def _check_output(folder: Path | None) -> None:
     if folder is not None and folder.exists() and not folder.is_dir():
         raise error("E101", "is a file, give a folder", where=str(folder))
-    if folder is not None and not folder.resolve().parent.is_dir():
-        raise error("E101", "the folder does not exist", where=str(folder.resolve().parent), help=f"mkdir -p {folder.parent}")
+    if folder is not None:
+        arguments.writable(folder / "digits.onnx" if folder.is_dir() else folder)
 
 
 def _keep(folder: Path, digits: Digits, model: Any) -> None:

@@ -7,25 +7,25 @@ import sys
 from pathlib import Path
 
 from compiler.cli import arguments
-from compiler.errors import error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.cambricon")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.asm", help="write there, constants beside it (default: print)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.asm", help="write there, constants beside it (default: print)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from targets.mlu220.assembler import disassemble
     from targets.mlu220.container import OfflineModel
 
+    arguments.writable(args.output, args.file)
     listing = disassemble(OfflineModel.load(args.file))
     if args.output is None:
         sys.stdout.write(listing.text)
         if listing.blobs:
             print("note: constants are left out; -o FILE.asm writes them beside the listing", file=sys.stderr)
         return 0
-    if args.output.resolve() == args.file.resolve():
-        raise error("E101", "the listing would replace the model", where=str(args.output))
-    listing.save(arguments.writable(args.output))
+    listing.save(args.output)
     return 0

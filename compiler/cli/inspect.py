@@ -36,16 +36,23 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
     model = OfflineModel.load(args.model)
 
     def record(r: Any) -> dict[str, Any]:
-        facts = {"name": r.name, "shape": "x".join(map(str, r.shape)), "dtype": r.dtype, "layout": r.layout}
-        return facts | {"device": "x".join(map(str, r.device_shape))} | ({"preprocessing": dict(r.preprocessing)} if r.preprocessing else {})
+        facts = {
+            "name": r.name, "shape": "x".join(map(str, r.shape)), "dtype": r.dtype, "layout": r.layout,
+            "device": "x".join(map(str, r.device_shape)),
+        }  # fmt: skip
+        return facts | ({"preprocessing": dict(r.preprocessing)} if r.preprocessing else {})
+
+    device = [
+        {"name": f.name, "instructions": [len(p) for p in f.programs], "workspace": f.workspace}
+        for f in model.device_functions
+    ]
 
     return {
-        "file": str(args.model), "kind": "offline model (runs on mluc's simulator, not on a card)", "board": model.board,
-        "cores": model.cores, "rounding": model.rounding, "constants": f"{model.constants.size:,} bytes",
+        "file": str(args.model), "kind": "offline model (runs on mluc's simulator, not on a card)",
+        "board": model.board, "cores": model.cores, "rounding": model.rounding,
+        "constant_bytes": int(model.constants.size),
         "inputs": [record(r) for r in model.inputs], "outputs": [record(r) for r in model.outputs],
-        "functions": [
-            {"name": f.name, "instructions": [len(p) for p in f.programs], "workspace": f.workspace} for f in model.device_functions
-        ] + [{"name": f.name, "on": "host"} for f in model.host_functions],
+        "functions": [*device, *({"name": f.name, "on": "host"} for f in model.host_functions)],
         "steps": [f"{s.function}({', '.join(s.inputs)}) -> {', '.join(s.outputs)}" for s in model.steps],
         "metadata": model.metadata,
     }  # fmt: skip
@@ -57,12 +64,11 @@ def _module(args: argparse.Namespace) -> dict[str, Any]:
 
     module = arguments.load_model(args)
     constants = module.constants.values()
+    results = zip(module.main.output_names, module.main.outputs, strict=True)
     return {
         "file": str(args.model), "kind": "module",
         "inputs": [{"name": a.name, "type": type_text(a.type)} for a in module.main.arguments],
-        "outputs": [
-            {"name": n, "type": type_text(v.type)} for n, v in zip(module.main.output_names, module.main.outputs, strict=True)
-        ],
+        "outputs": [{"name": name, "type": type_text(value.type)} for name, value in results],
         "functions": list(module.functions), "ops": count_ops(module),
-        "constants": f"{len(module.constants)}, {sum(c.data.nbytes for c in constants):,} bytes",
+        "constants": len(module.constants), "constant_bytes": sum(c.data.nbytes for c in constants),
     }  # fmt: skip

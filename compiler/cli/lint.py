@@ -1,5 +1,8 @@
-"""List what becomes of every node of a model, without compiling it: converted, on the host, or unsupported, with the reason and
-a way round. The exit code is 1 where something cannot be converted."""
+"""List what becomes of every node of a model, without compiling it.
+
+A node is compiled, runs on the host, or is unsupported, each with the reason and a way round. The exit code is 1 where
+something cannot be converted.
+"""
 
 from __future__ import annotations
 

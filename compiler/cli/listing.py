@@ -29,13 +29,15 @@ def _pipelines() -> Rows:
 def _ops() -> Rows:
     from compiler.ir.define import load_all_families
 
-    return [{"name": name, "summary": kind.signature.doc.partition("\n")[0]} for name, kind in load_all_families().items()]
+    families = load_all_families()
+    return [{"name": name, "summary": kind.signature.doc.partition("\n")[0]} for name, kind in families.items()]
 
 
 def _boards() -> Rows:
     from targets.mlu220.hardware import board_names, load_board
 
-    return [{"name": n, "summary": f"{load_board(n).title}, {load_board(n).clock_hz / 1e6:g} MHz"} for n in board_names()]
+    boards = [(name, load_board(name)) for name in board_names()]
+    return [{"name": name, "summary": f"{board.title}, {board.clock_hz / 1e6:g} MHz"} for name, board in boards]
 
 
 def _calibrators() -> Rows:
@@ -48,10 +50,11 @@ def _calibrators() -> Rows:
 def _instructions() -> Rows:
     from targets.mlu220.isa import INSTRUCTIONS
 
-    return [
-        {"name": kind.name, "summary": f"{opcode:#04x}  {kind.unit.name.lower()}  " + " ".join((kind.__doc__ or "").split())}
-        for opcode, kind in sorted(INSTRUCTIONS.items())
-    ]
+    rows = []
+    for opcode, kind in sorted(INSTRUCTIONS.items()):
+        summary = " ".join((kind.__doc__ or "").split())
+        rows.append({"name": kind.name, "summary": f"{opcode:#04x}  {kind.unit.name.lower()}  {summary}"})
+    return rows
 
 
 LISTS: dict[str, Callable[[], Rows]] = {

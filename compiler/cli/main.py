@@ -1,7 +1,8 @@
 """The command `mluc`: finds the verb, runs it, and turns faults into text and exit codes.
 
 Exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 internal. A verb is a module with
-`add_arguments(parser)` and `run(args) -> int`, imported only when it is used, so that `mluc --help` loads nothing heavy.
+`add_arguments(parser)` and `run(args) -> int`, imported only when it is used, so that `mluc --help` loads nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ OK, FAULT, USAGE, TOLERANCE, INTERNAL = 0, 1, 2, 3, 70
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="mluc", description=_DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    verbs = "\n".join(f"{name:9} {text}" for name, (_, text) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="mluc", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.add_argument("verb", nargs="?", metavar="VERB", help="\n".join(f"{v:9} {text}" for v, (_, text) in VERBS.items()))
+    parser.add_argument("verb", nargs="?", metavar="VERB", help=verbs)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     try:
         chosen = parser.parse_args(words)
@@ -62,14 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 _DESCRIPTION = """From a trained network to an offline model for the Cambricon MLU220, and a bit-exact simulator for it.
 The offline model is mluc's own documented format: it runs on the simulator, not on a card."""
+_EPILOG = """`mluc VERB --help` explains a verb.
+exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a mistake of mluc"""
 
 
 def _run_verb(verb: str, words: Sequence[str]) -> int:
     place, summary = VERBS[verb]
     module: ModuleType = importlib.import_module(place)
     parser = argparse.ArgumentParser(
-        prog=f"mluc {verb}", description=(module.__doc__ or summary).strip(), formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        prog=f"mluc {verb}", description=(module.__doc__ or summary).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("--traceback", action="store_true", help="show Python's traceback of a fault")
     module.add_arguments(parser)
@@ -108,7 +114,8 @@ def _faulty(fault: CompilerError, args: argparse.Namespace) -> int:
 def _internal(fault: Exception, args: argparse.Namespace) -> int:
     if args.traceback:
         raise fault
-    print(f"mluc: internal error: {fault if isinstance(fault, InternalError) else f'{type(fault).__name__}: {fault}'}", file=sys.stderr)
+    message = str(fault) if isinstance(fault, InternalError) else f"{type(fault).__name__}: {fault}"
+    print(f"mluc: internal error: {message}", file=sys.stderr)
     print("  this is a mistake of mluc; --traceback shows where it happened", file=sys.stderr)
     return INTERNAL
 

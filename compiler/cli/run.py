@@ -1,12 +1,15 @@
 """Run an offline model on the simulator.
 
-Inputs come from a .npz file (one array per input, under its name) or, where the file records preprocessing, from images. With
---against the outputs are compared with those of the float model; the exit code is 3 where they differ more than --tolerance.
+Inputs come from a .npz file (one array per input, under its name; the first axis counts samples) or, where the file
+records preprocessing, from images. With --against the outputs are compared with those of the float model; the exit code
+is 3 where they differ more than --tolerance.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,62 +21,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.cambricon")
     parser.add_argument("--inputs", required=True, metavar="NPZ|DIR", help="arrays, or a folder of images")
     parser.add_argument("--output", type=Path, metavar="OUT.npz", help="write the outputs of all samples")
-    parser.add_argument("--images", type=int, default=0, metavar="N", help="run at most N samples")
-    parser.add_argument("--threads", type=int, help="host threads (default: all processors)")
-    parser.add_argument("--engine", choices=("simulator", "oracle"), default="simulator", help="oracle: slow NumPy, the reference")
+    parser.add_argument("--images", type=arguments.count, default=0, metavar="N", help="run at most N samples")
+    parser.add_argument("--threads", type=arguments.count, metavar="N", help="host threads (default: all processors)")
+    parser.add_argument(
+        "--engine", choices=("simulator", "oracle"), default="simulator", help="oracle: slow NumPy, the reference"
+    )
     parser.add_argument("--against", type=Path, metavar="MODEL", help="compare with this float model")
-    parser.add_argument("--tolerance", type=float, metavar="T", help="largest error allowed with --against, as a part of the range")
+    parser.add_argument(
+        "--tolerance", type=arguments.fraction, metavar="T", help="largest error with --against, as a part of the range"
+    )
     arguments.data_arguments(parser)
     arguments.json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import numpy as np
-
-    from compiler.preprocess import Preprocess, batches
+    from compiler.preprocess import Preprocess
+    from compiler.samples import Input, open_samples
     from runtime.session import Session
 
     if args.tolerance is not None and args.against is None:
         raise error("E102", "--tolerance needs --against")
-    if args.output is not None:
-        arguments.writable(args.output)
+    arguments.writable(args.output, args.file, Path(args.inputs), args.against)
     session = Session(args.file, threads=args.threads, engine=args.engine)
     recorded = session.inputs[0].preprocessing if len(session.inputs) == 1 else {}
-    preprocess = Preprocess.parse(args.preprocess) if args.preprocess else Preprocess.of(dict(recorded)) if recorded else None
-    samples = _whole_batches(session, batches(args.inputs, [r.name for r in session.inputs], preprocess, args.images), args)
-    results: dict[str, list[np.ndarray]] = {r.name: [] for r in session.outputs}
-    reference = _Reference(args.against, session) if args.against else None
-    count = 0
-    for sample in samples:
-        outputs = session.run(sample)
-        for name, value in outputs.items():
-            results[name].append(value)
-        if reference is not None:
-            reference.take(sample, outputs)
-        count += 1
-    if not count:
+    stated = Preprocess.of(dict(recorded)) if recorded else None
+    preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated
+    inputs = [Input(r.name, r.shape, r.numpy) for r in session.inputs]
+    samples = open_samples(args.inputs, inputs, preprocess, args.images)
+    if not len(samples):
         raise error("E113", "there are no samples to run", where=str(args.inputs))
+    reference = _Reference(args.against, session) if args.against else None
+    batches = []
+    with arguments.progress("running", len(samples)) as done:
+        for sample in samples:
+            outputs: Any = session.run(sample)
+            batches.append(outputs)
+            if reference is not None:
+                reference.take(sample, outputs, samples.rows if len(batches) == len(samples) else samples.batch)
+            done(len(batches))
     if args.output is not None:
-        np.savez(args.output, **{name: np.concatenate(values) for name, values in results.items()})
-    return _report(args, count, results, reference)
+        _write(args.output, samples, batches)
+    return _report(args, samples.total, batches[0], reference)
 
 
-def _whole_batches(session: Any, samples: Any, args: argparse.Namespace) -> Any:
-    """Inputs exactly as the model states them; a `.npz` that holds one such array per input is one sample."""
+def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
+    """All outputs, batches joined along the first axis and what only filled the last batch cut off."""
     import numpy as np
 
-    from compiler.preprocess import load_npz
-
-    path = Path(args.inputs)
-    if not path.is_dir():
-        arrays = load_npz(path)
-        records = session.inputs
-        if len(records) == 1 and len(arrays) == 1:
-            arrays = {records[0].name: next(iter(arrays.values()))}
-        if all(r.name in arrays and arrays[r.name].shape == r.shape for r in records):
-            return [{r.name: arrays[r.name].astype(r.numpy, copy=False) for r in records}]
-    types = {r.name: r.numpy for r in session.inputs}
-    return ({n: np.asarray(a, types[n]) for n, a in sample.items()} for sample in samples)
+    joined: dict[str, Any] = {}
+    for name, first in batches[0].items():
+        arrays = [batch[name] for batch in batches]
+        if first.ndim and first.shape[0] == samples.batch:
+            joined[name] = np.concatenate(arrays)[: samples.total]
+        else:
+            joined[name] = np.stack(arrays)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **joined)
+        os.replace(temporary, path)
+    except OSError as fault:
+        temporary.unlink(missing_ok=True)
+        raise error("E101", f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
 
 
 class _Reference:
@@ -83,48 +92,58 @@ class _Reference:
         from compiler.evaluate.interpreter import Interpreter
         from compiler.frontend.load import load
 
-        module = load(path, shapes={r.name: r.shape for r in session.inputs} if path.suffix == ".onnx" else None)
+        module = load(path, None if path.suffix == ".mlu" else {r.name: r.shape for r in session.inputs})
         self.interpreter = Interpreter(module)
         self.names = module.main.output_names
         self.inputs = [a.name for a in module.main.arguments]
         self.errors: dict[str, float] = {}
         self.agree = 0
         self.count = 0
+        shapes = [session.inputs[0].shape, session.outputs[0].shape]
+        self.batch = shapes[0][0] if all(shapes) and shapes[0][0] == shapes[1][0] else 1
 
-    def take(self, sample: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def take(self, sample: dict[str, Any], outputs: dict[str, Any], real: int) -> None:
+        """One batch; `real`: how many of its samples do not merely fill it."""
         import numpy as np
 
         wanted = dict(zip(self.names, self.interpreter.run([sample[n] for n in self.inputs]), strict=True))
         for name, found in outputs.items():
             if name not in wanted:
-                raise error("E115", f"the float model has no output {name!r}", help="its outputs are " + ", ".join(wanted))
-            span = float(np.ptp(wanted[name])) or 1.0
-            difference = float(np.max(np.abs(wanted[name].astype(np.float64) - found))) / span
-            self.errors[name] = max(self.errors.get(name, 0.0), difference)
-        first = self.names[0]
-        self.agree += int(np.argmax(wanted[first]) == np.argmax(outputs[first]))
-        self.count += 1
+                raise error("E115", f"the float model has no output {name!r}", help="outputs: " + ", ".join(wanted))
+            self.errors[name] = max(self.errors.get(name, 0.0), _difference(wanted[name], found))
+        rows = (np.reshape(side[self.names[0]], (self.batch, -1)).argmax(axis=1) for side in (wanted, outputs))
+        self.agree += int(np.sum((next(rows) == next(rows))[:real]))
+        self.count += min(real, self.batch)
 
 
-def _report(args: argparse.Namespace, count: int, results: dict[str, list[Any]], reference: Any) -> int:
+def _difference(wanted: Any, found: Any) -> float:
+    """The largest error as a part of the wanted range; infinite where just one of the two is no number."""
+    import numpy as np
+
+    error = np.abs(wanted.astype(np.float64) - found)
+    error[(np.isnan(wanted) & np.isnan(found)) | (wanted == found)] = 0.0
+    error[np.isnan(error)] = np.inf
+    return float(error.max(initial=0.0)) / (float(np.ptp(wanted)) or 1.0)
+
+
+def _report(args: argparse.Namespace, count: int, first: dict[str, Any], reference: Any) -> int:
     import numpy as np
 
     failed = reference is not None and args.tolerance is not None and max(reference.errors.values()) > args.tolerance
-    facts: dict[str, Any] = {"samples": count, "outputs": {n: list(np.shape(v[0])) for n, v in results.items()}}
+    facts: dict[str, Any] = {"samples": count, "outputs": {name: list(array.shape) for name, array in first.items()}}
     if reference is not None:
-        facts["error"] = reference.errors
-        facts["same_argmax"] = reference.agree / reference.count
+        facts |= {"error": reference.errors, "same_argmax": reference.agree / reference.count, "ok": not failed}
     if args.json:
         arguments.print_json(facts)
         return 3 if failed else 0
-    print(f"{count} samples")
-    for name, values in results.items():
-        flat = np.asarray(values[0]).reshape(-1)
-        print(f"  {name}: {list(np.shape(values[0]))}, first sample {np.array2string(flat[:8], precision=5)}")
+    print(f"{count} sample{'s' if count != 1 else ''}")
+    for name, array in first.items():
+        shown = np.array2string(array.reshape(-1)[:8], precision=5)
+        print(f"  {name}: {list(array.shape)}, first sample {shown}")
     if reference is not None:
         for name, value in reference.errors.items():
             print(f"  {name}: largest error {value:.3%} of the float output's range")
         print(f"  same largest output in {reference.agree} of {reference.count} samples")
     if failed:
-        print(f"error: beyond the tolerance of {args.tolerance:.3%}")
+        print(f"mluc: beyond the tolerance of {args.tolerance:.3%}", file=sys.stderr)
     return 3 if failed else 0

@@ -1,0 +1,213 @@
+"""Sources of inputs for calibration, `run` and `compare`: a folder of images, or a `.npz` file of arrays.
+
+Whatever the source, what comes out are the model's inputs, exactly of the shapes and types it states. Arrays are never
+read as pickled objects.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compiler.errors import CompilerError, Diagnostic, error
+from compiler.preprocess import Preprocess
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def batch(self) -> int:
+        """Samples that one run takes, where the first axis counts samples."""
+        return self.shape[0] if self.shape else 1
+
+    def __str__(self) -> str:
+        return f"{_text(self.shape)} {self.dtype}"
+
+
+class Samples:
+    """Batches of inputs: `for batch in samples`, each a dictionary of arrays by input name.
+
+    `rows`: samples of the last batch that are real; the others repeat its last one, because the batch is fixed.
+    """
+
+    def __init__(self, columns: Sequence[_Column], limit: int = 0) -> None:
+        counts = {c.input.name: c.batches for c in columns}
+        wanted = max(counts.values(), default=0)
+        odd = {n: k for n, k in counts.items() if k not in (1, wanted)}
+        if odd:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise error("E113", f"the inputs have different numbers of samples: {told}", help="one for all is fine too")
+        self._columns = columns
+        batch = next((c.input.batch for c in columns if c.batches == wanted), 1)
+        self._count = min(wanted, -(-limit // batch)) if limit else wanted
+        short = [c.rows % c.input.batch for c in columns if c.rows % c.input.batch] if self._count == wanted else []
+        self.rows = min(short, default=batch)
+        self.batch = batch
+        if limit and self._count * batch > limit:
+            self.rows = min(self.rows, limit - (self._count - 1) * batch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def total(self) -> int:
+        """Real samples in all batches."""
+        return max(self._count - 1, 0) * self.batch + (self.rows if self._count else 0)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for index in range(self._count):
+            yield {c.input.name: c.get(min(index, c.batches - 1)) for c in self._columns}
+
+
+def open_samples(
+    source: str | Path, inputs: Sequence[Input], preprocess: Preprocess | None = None, limit: int = 0
+) -> Samples:
+    """The samples of a folder of images or a `.npz` file; at most `limit` of them, 0 for all.
+
+    A `.npz` file holds one array per input under its name (for a model of one input, any single name will do): the
+    first axis counts samples, or whole inputs are stacked, or it is one whole input, which then serves all samples.
+    Raises CompilerError E113 where nothing fits.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return Samples([_images(path, inputs, preprocess or Preprocess())], limit)
+    arrays = load_npz(path)
+    if len(inputs) == 1 and len(arrays) == 1:
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    missing = [i.name for i in inputs if i.name not in arrays]
+    if missing:
+        known = f"the file holds {', '.join(arrays)}; the inputs are {', '.join(i.name for i in inputs)}"
+        raise error("E113", f"no array for input {', '.join(missing)}", where=str(path), help=known)
+    faults: list[Diagnostic] = []
+    columns = []
+    for entry in inputs:
+        try:
+            columns.append(_arrays(entry, arrays[entry.name]))
+        except CompilerError as fault:
+            faults += [d.at(str(path)) for d in fault.diagnostics]
+    if faults:
+        raise CompilerError(faults)
+    return Samples(columns, limit)
+
+
+def load_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` or `.npy` file, never pickled objects. Raises CompilerError E114."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return {"input": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
+    except OSError as fault:
+        raise error("E114", f"cannot read arrays: {fault.strerror or fault}", where=str(path)) from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        help = "give a folder of images, or a file that numpy.savez wrote"
+        raise error("E114", "is not a file of arrays, or it holds objects", where=str(path), help=help) from None
+
+
+class _Column:
+    """The samples of one input: `get(index)` is a whole batch. `rows`: samples there are, before padding."""
+
+    def __init__(self, entry: Input, rows: int) -> None:
+        self.input = entry
+        self.rows = rows
+
+    @property
+    def batches(self) -> int:
+        return -(-self.rows // self.input.batch)
+
+    def get(self, index: int) -> np.ndarray:
+        start, batch = index * self.input.batch, self.input.batch
+        rows = [self.row(i) for i in range(start, min(start + batch, self.rows))]
+        return np.concatenate(rows + rows[-1:] * (batch - len(rows)))
+
+    def row(self, index: int) -> np.ndarray:
+        """One sample, with an axis of size 1 in front."""
+        raise NotImplementedError
+
+
+class _Rows(_Column):
+    """Rows of an array."""
+
+    def __init__(self, entry: Input, array: np.ndarray) -> None:
+        super().__init__(entry, len(array))
+        self.array = array
+
+    def row(self, index: int) -> np.ndarray:
+        return np.asarray(self.array[index : index + 1], self.input.dtype)
+
+
+class _Stack(_Column):
+    """Whole inputs, stacked."""
+
+    def __init__(self, entry: Input, array: np.ndarray) -> None:
+        super().__init__(entry, len(array) * entry.batch)
+        self.array = array
+
+    @property
+    def batches(self) -> int:
+        return len(self.array)
+
+    def get(self, index: int) -> np.ndarray:
+        return np.ascontiguousarray(self.array[index], self.input.dtype)
+
+
+class _Files(_Column):
+    """Image files, read when they are asked for."""
+
+    def __init__(self, entry: Input, files: Sequence[Path], preprocess: Preprocess) -> None:
+        super().__init__(entry, len(files))
+        self.files = files
+        self.preprocess = preprocess
+        self.layout = "NHWC" if entry.shape[1] not in (1, 3) and entry.shape[3] in (1, 3) else "NCHW"
+
+    def row(self, index: int) -> np.ndarray:
+        tensor = self.preprocess.read(self.files[index], self.layout)
+        if tensor.shape[1:] != self.input.shape[1:]:
+            raise error(
+                "E113", f"the image becomes {_text(tensor.shape)}, input {self.input.name!r} takes {self.input}",
+                where=str(self.files[index]), help="say how images become inputs: --preprocess size=256,crop=224",
+            )  # fmt: skip
+        return tensor.astype(self.input.dtype, copy=False)
+
+
+def _images(folder: Path, inputs: Sequence[Input], preprocess: Preprocess) -> _Column:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        help = "known: " + ", ".join(IMAGE_SUFFIXES)
+        raise error("E113", "the folder holds no images", where=str(folder), help=help)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        told = ", ".join(f"{i.name} {i}" for i in inputs)
+        message = f"a folder of images serves models of one image input, this one takes {told}"
+        raise error("E113", message, where=str(folder), help="give a .npz file, one array per input")
+    return _Files(inputs[0], files, preprocess)
+
+
+def _arrays(entry: Input, array: np.ndarray) -> _Column:
+    """The samples that an array holds of an input."""
+    number = np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+    if not number or not np.can_cast(array.dtype, entry.dtype, "same_kind"):
+        raise error("E113", f"array {entry.name!r} holds {array.dtype}, the input takes {entry}")
+    if array.shape == entry.shape:
+        return _Stack(entry, array[None])
+    if array.shape[1:] == entry.shape and array.ndim:
+        return _Stack(entry, array)
+    if entry.shape and array.ndim == len(entry.shape) and array.shape[1:] == entry.shape[1:]:
+        return _Rows(entry, array)
+    if entry.batch == 1 and array.shape == entry.shape[1:]:
+        return _Rows(entry, array[None])
+    help = "the first axis counts samples, the others are the model's"
+    raise error("E113", f"array {entry.name!r} has shape {_text(array.shape)}, the input takes {entry}", help=help)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
