@@ -77,8 +77,9 @@ class CoreEmitter:
         found: dict[Value, float] = {}
         for op in self.shape.ops:
             for i, value in enumerate(op.operands):
-                if value is not None and op.parameter(i) is None:
-                    found[value] = op.pad_value(i)
+                outside = op.pad_value(i)
+                if value is not None and outside is not None:
+                    found[value] = outside
         return found
 
     def tiles(self, part: Box) -> list[Tile]:

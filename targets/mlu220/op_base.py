@@ -50,9 +50,9 @@ class MluOp(Op):
         """Per operand, the box needed for `box` of the result; it may reach outside where the op pads."""
         return [box if v is not None else None for v in self._operands]
 
-    def pad_value(self, index: int) -> float:
-        """What the elements of operand `index` outside its tensor count as."""
-        return 0.0
+    def pad_value(self, index: int) -> float | None:
+        """What the elements of operand `index` outside its tensor count as; None where the op never reads outside."""
+        return None
 
     def parameter(self, index: int) -> str | None:
         """FILTERS, VECTOR or TAPS for operands loaded once per channel block; None for operands cut into tiles."""

@@ -76,6 +76,9 @@ class Conv2d(MluOp):
         )
         return [x, (c, (0, kh), (0, kw), (0, self.w.type.shape[3]))]
 
+    def pad_value(self, index: int) -> float | None:
+        return 0.0 if index == 0 else None
+
     def parameter(self, index: int) -> str | None:
         return FILTERS if index == 1 else None
 

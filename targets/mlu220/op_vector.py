@@ -336,6 +336,9 @@ class DepthwiseConv2d(MluOp):
         )
         return [x, ((0, kh), (0, kw), c)]
 
+    def pad_value(self, index: int) -> float | None:
+        return 0.0 if index == 0 else None
+
     def parameter(self, index: int) -> str | None:
         return TAPS if index == 1 else None
 
