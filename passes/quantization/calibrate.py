@@ -24,7 +24,8 @@ Progress = Callable[[int], None]
 """Called with the number of images done."""
 
 AUTO = "mse"
-"""What method `auto` means: the one that lost least over the shared models."""
+"""What method `auto` means. With balanced weights it lost least over the shared models: SqueezeNet +0.6 and MobileNetV2
+-0.2 points of top-1 on 498 images, where min-max clips nothing and wastes up to half of the steps on rare values."""
 
 F16_MAX = 65504.0
 HEADROOM = 4.0

@@ -10,9 +10,13 @@ import pytest
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from compiler.ir.core import Module
+from compiler.ir.types import DType
 from compiler.ir.verifier import verify
 from compiler.pass_manager import PassContext, run_pipeline
+from compiler.target import Target, load_target
 from passes.pruning.flow import dependencies
+from passes.quantization.layers import computed_inputs, integer_layers
+from passes.quantization.scheme import Scheme, TensorScheme
 from tests.endtoend.core_models import CORE_MODELS, CoreModel
 
 ONNX = [m for m in CORE_MODELS if m.file.endswith(".onnx")]
@@ -35,6 +39,23 @@ def test_squeezenet_loses_a_quarter_of_its_parameters(models):
     module = prepared(models, MODELS["squeezenet"])
     assert lost(module, "prune-channels{ratio=0.3}") >= 0.25
     assert lost(module, "prune-channels{ratio=0.3,multiple=64}") >= 0.25
+
+
+def test_squeezenet_loses_fifteen_percent_of_its_modelled_cycles(models):
+    target = load_target("mlu220", board="m2", cores=4)
+    module = prepared(models, MODELS["squeezenet"])
+    pruned = run_pipeline(module, "prune-channels{ratio=0.3}", target=target)
+    assert modelled_cycles(pruned, target) <= 0.85 * modelled_cycles(module, target)
+
+
+def modelled_cycles(module: Module, target: Target) -> float:
+    """The sum over the kernels of a module compiled with made-up ranges."""
+    entry = TensorScheme.clipped(DType.I8, 1.0, 1.0, "minmax")
+    scheme = Scheme(tensors={v.name: entry for op in integer_layers(module.main) for v in computed_inputs(op)})
+    text = "quantize,convert-layout,partition,legalize,fuse-layers,schedule"
+    scheduled = run_pipeline(module, text, target=target, options={"scheme": scheme})
+    kernels = [op for op in scheduled.ops() if op.op_name == "graph.kernel"]
+    return sum(target.kernel_cost(op, op.attributes["schedule"]) for op in kernels)
 
 
 def test_resnet20_loses_a_quarter_of_its_parameters_in_multiples_of_eight(models):
