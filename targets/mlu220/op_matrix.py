@@ -97,7 +97,8 @@ class Conv2d(MluOp):
         return cut((0, ci), -(-ci // (self.splits * SPLIT_UNIT)) * SPLIT_UNIT)
 
     def filter_bytes(self, channels: int, piece: Interval | None = None) -> int:
-        """WRAM bytes of the filters of `channels` output channels (all groups), of one split's input channels or of all."""
+        """WRAM bytes of the filters of `channels` output channels (all groups), of one split's input channels or of
+        all."""
         _, kh, kw, _ = self.w.type.static_shape
         code = TYPE_CODES[self.w.type.dtype]
         pieces = self.pieces if piece is None else [piece]

@@ -1,4 +1,5 @@
-"""The `mlu.` ops: what the chip can do, NHWC, typed by the chip's rules, each with its evaluator, boxes and instructions.
+"""The `mlu.` ops: what the chip can do, NHWC, typed by the chip's rules, each with its evaluator, boxes and
+instructions.
 
 Found by prefix: loading this module declares the whole family.
 """

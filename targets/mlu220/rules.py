@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType, QuantType
 from targets.mlu220 import isa
 from targets.mlu220.hardware import load_board
+from targets.mlu220.lowering import Lowering
 from targets.mlu220.op_matrix import SPLIT_UNIT
-
-if TYPE_CHECKING:
-    from targets.mlu220.legalize import Lowering
 
 Rule = Callable[["Lowering", Any], Value]
 Condition = Callable[[Any], "str | None"]
@@ -149,9 +147,11 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
             y = lowering.make("mlu.add", y, lowering.constant(op.bias.name, op.bias.data, dtype))
         return y
     fix = op.x.type.quant.position + op.w.type.quant.position
+    co, kh, kw, ci = op.w.type.static_shape
+    splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
     raw = lowering.make(
         "mlu.conv2d", lowering.get(op.x), lowering.get(op.w), fix_position=fix, to=_sum_type(lowering, op),
-        groups=op.groups, splits=_splits(*op.w.type.static_shape, op.w.type.dtype, op.groups), **window,
+        groups=op.groups, splits=splits, **window,
     )  # fmt: skip
     return _scaled(lowering, op, raw, op.w, op.bias)
 
@@ -173,7 +173,8 @@ def matmul(lowering: Lowering, op: Any) -> Value:
     filters = np.ascontiguousarray(op.b.data.T).reshape(n, 1, 1, k)
     w = lowering.module.add_constant(f"{op.b.name}.i", filters)
     fix = op.a.type.quant.position + op.b.type.quant.position
-    raw = lowering.make("mlu.conv2d", x, w, fix_position=fix, to=_sum_type(lowering, op), splits=_splits(n, 1, 1, k, op.b.type.dtype))
+    splits = _splits(n, 1, 1, k, op.b.type.dtype)
+    raw = lowering.make("mlu.conv2d", x, w, fix_position=fix, to=_sum_type(lowering, op), splits=splits)
     return lowering.reshaped(_scaled(lowering, op, raw, op.b, None), op.result.type.static_shape)
 
 

@@ -129,7 +129,7 @@ def parameter_bytes(parameter: Parameter, box: Box) -> int:
 
 
 def split_convolutions(shape: KernelShape) -> list[Conv2d]:
-    """The convolutions whose sums stay in NRAM between parts of their input channels; their places follow the parameters'."""
+    """The convolutions whose sums stay in NRAM between parts of their input channels."""
     return [op for op in shape.ops if isinstance(op, Conv2d) and op.splits > 1]
 
 

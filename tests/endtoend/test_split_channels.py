@@ -1,4 +1,4 @@
-"""Convolutions and fully connected layers whose filters do not fit WRAM: their input channels are split, sums stay integers."""
+"""Layers whose filters do not fit WRAM: their input channels are split, and sums stay integers between the parts."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ def test_split_sums_give_the_bytes_of_the_whole_sum(case: str, cores: int) -> No
 
 def test_a_sum_that_int32_cannot_hold_is_refused_with_its_size() -> None:
     module = network(MatMul, (1, 140000), (140000, 2))
-    lowered = run_pipeline(
-        module, "quantize", options={"scheme": calibrate(module, [np.ones((1, 140000), np.float32)], "minmax").to_toml()}
-    )
+    scheme = calibrate(module, [np.ones((1, 140000), np.float32)], "minmax")
+    lowered = run_pipeline(module, "quantize", options={"scheme": scheme.to_toml()})
     (op,) = [op for op in lowered.ops() if op.op_name == "nn.matmul"]
     assert reason_against(op) == "a sum of 140000 products of i8 does not fit int32"
