@@ -100,8 +100,8 @@ class Binary(MluOp):
 def _rows_with_own_operand(views: Sequence[View]) -> list[Rows]:
     """Views as rows along the last axis, never merged: each row has a number of its own as second operand."""
     flat = [_as_rows(v) for v in views]
-    pitches = tuple(v.strides[0] for v in flat)
-    return [Rows(tuple(v.address for v in flat), *flat[0].shape, pitches)]
+    rows, count = flat[0].shape
+    return [Rows(tuple(v.address for v in flat), rows, count, tuple(v.strides[0] for v in flat))]
 
 
 def _as_rows(view: View) -> View:
