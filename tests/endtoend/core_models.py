@@ -59,7 +59,7 @@ class CoreModel:
 
     file: str
     sample: Callable[[Path], np.ndarray | Arrays]
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def inputs(self, data: Path) -> Arrays:
         sample = self.sample(data)
