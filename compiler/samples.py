@@ -158,7 +158,7 @@ class _Stack(_Column):
         return len(self.array)
 
     def get(self, index: int) -> np.ndarray:
-        return np.ascontiguousarray(self.array[index], self.input.dtype)
+        return np.asarray(self.array[index], self.input.dtype, order="C")
 
 
 class _Files(_Column):
