@@ -230,7 +230,8 @@ def test_lint_of_a_good_model_is_exit_code_0(command: Command, model_file: Path)
     result = command("lint", model_file)
     assert result.code == 0
     assert "6 nodes" in result.out
-    assert {n["status"] for n in json.loads(command("lint", model_file, "--json").out)["nodes"]} <= {"converted", "folded"}
+    nodes = json.loads(command("lint", model_file, "--json").out)["nodes"]
+    assert {n["status"] for n in nodes} <= {"converted", "folded"}
 
 
 def test_lint_of_an_unsupported_model_is_exit_code_1_with_a_reason_per_node(command: Command, tmp_path: Path):
