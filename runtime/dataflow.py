@@ -14,8 +14,8 @@ from numba import njit
 
 from runtime.operations import Access, Operation
 
-NOBODY, SEVERAL = -1, -2
-"""Sources of a read: memory that no operation wrote (constants, inputs), or bytes of several writers."""
+NOBODY, SEVERAL, UNSEEN = -1, -2, -3
+"""Sources of a read: memory that no operation wrote (constants, inputs), bytes of several writers, not looked at."""
 
 _M1, _M2 = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _M4, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
@@ -73,73 +73,86 @@ def _cut(table, borders, ranks):
     return total
 
 
-@njit(cache=True)
-def _visit(mode, row, me, borders, ranks, state, other, readers, reader, found):
-    """Apply one access (a row of the table) to all its atoms; `mode` says which pass. Returns the access's result."""
-    for i0 in range(row[2]):
-        for i1 in range(row[3]):
-            start = row[0] + i0 * row[5] + i1 * row[6]
-            for _ in range(row[4]):
-                for atom in range(_atom(borders, ranks, start), _atom(borders, ranks, start + row[1])):
-                    value = state[atom]
-                    if mode == 0:  # read, forwards: the common last writer
-                        found = value if found == -3 or found == value else SEVERAL
-                        if value >= 0 and reader[value] != me:
-                            reader[value] = me
-                            readers[value] += 1
-                    elif mode == 1:  # note a writer, either direction
-                        state[atom] = me
-                    elif mode == 2:  # backwards: the nearest next writer
-                        found = min(found, value)
-                    elif mode == 3:  # levels: a read comes after the last write
-                        found = max(found, value)
-                    elif mode == 4:  # levels: a write comes after the last write and all reads
-                        found = max(found, max(value, other[atom]))
-                    elif mode == 5:  # levels: note a read
-                        other[atom] = max(other[atom], me)
-                    else:  # levels: note a write
-                        state[atom] = me
-                        other[atom] = me
-                start += row[7]
-    return found
+READ, NOTE_WRITER, NEXT_WRITER, READ_LEVEL, WRITE_LEVEL, NOTE_READ, NOTE_WRITE = range(7)
+"""What a pass does with an access: see `_sweep`."""
 
 
 @njit(cache=True)
-def _flow(table, writes, first, borders, ranks, atoms, source, next_write, readers, reader):
-    count = len(first) - 1
-    state, other = np.full(atoms, np.int64(NOBODY)), np.zeros(0, np.int64)
-    for i in range(count):
-        for k in range(first[i], first[i + 1]):
-            if not writes[k]:
-                source[k] = _visit(0, table[k], i, borders, ranks, state, other, readers, reader, -3)
-        for k in range(first[i], first[i + 1]):
-            if writes[k]:
-                _visit(1, table[k], i, borders, ranks, state, other, readers, reader, 0)
-    state[:] = count
-    for i in range(count - 1, -1, -1):
-        for k in range(first[i], first[i + 1]):
-            next_write[k] = _visit(2, table[k], i, borders, ranks, state, other, readers, reader, count)
-        for k in range(first[i], first[i + 1]):
-            if writes[k]:
-                _visit(1, table[k], i, borders, ranks, state, other, readers, reader, 0)
+def _sweep(events, table, borders, ranks, state, other, readers, reader, found, level):
+    """Apply events (what, access, operation) in order to the atoms of their accesses.
+
+    READ: `found` of the access is the common last writer; count the operation among the writer's readers. NEXT_WRITER
+    (backwards): `found` is the nearest writer. NOTE_WRITER: remember the operation as writer. Levels: `state` is the
+    level after the last write, `other` that after the last write or read; READ_LEVEL and WRITE_LEVEL raise the
+    operation's level above those, NOTE_READ and NOTE_WRITE raise them above the operation's.
+    """
+    for e in range(len(events)):
+        what, access, me = events[e, 0], events[e, 1], events[e, 2]
+        row = table[access]
+        for i0 in range(row[2]):
+            for i1 in range(row[3]):
+                start = row[0] + i0 * row[5] + i1 * row[6]
+                for _ in range(row[4]):
+                    first, end = _atom(borders, ranks, start), _atom(borders, ranks, start + row[1])
+                    start += row[7]
+                    for atom in range(first, end):
+                        value = state[atom]
+                        if what == READ:
+                            same = found[access] == UNSEEN or found[access] == value
+                            found[access] = value if same else SEVERAL
+                            if value >= 0 and reader[value] != me:
+                                reader[value] = me
+                                readers[value] += 1
+                        elif what == NOTE_WRITER:
+                            state[atom] = me
+                        elif what == NEXT_WRITER:
+                            found[access] = min(found[access], value)
+                        elif what == READ_LEVEL:
+                            level[me] = max(level[me], value)
+                        elif what == WRITE_LEVEL:
+                            level[me] = max(level[me], other[atom])
+                        elif what == NOTE_READ:
+                            other[atom] = max(other[atom], level[me] + 1)
+                        else:
+                            state[atom] = other[atom] = level[me] + 1
 
 
-@njit(cache=True)
-def _levels(table, writes, first, borders, ranks, atoms, result):
-    """`state`: level after the last write; `other`: level after the last write or read."""
-    state, other = np.zeros(atoms, np.int64), np.zeros(atoms, np.int64)
-    none = np.zeros(0, np.int64)
-    for i in range(len(first) - 1):
-        level = 0
-        for k in range(first[i], first[i + 1]):
-            level = _visit(4 if writes[k] else 3, table[k], i, borders, ranks, state, other, none, none, level)
-        result[i] = level
-        for k in range(first[i], first[i + 1]):
-            _visit(6 if writes[k] else 5, table[k], level + 1, borders, ranks, state, other, none, none, 0)
+@dataclass
+class _Tables:
+    """All accesses of a program: where they lie, which write, whose they are; the cuts of memory."""
+
+    table: np.ndarray
+    writes: np.ndarray
+    operation: np.ndarray
+    first: np.ndarray
+    borders: np.ndarray
+    ranks: np.ndarray
+    atoms: int
+
+    def events(self, *parts: tuple[int, np.ndarray], backwards: bool = False) -> np.ndarray:
+        """Operation by operation, in serial order or backwards: for every part (what, which accesses) in turn, what
+        to do with those of the operation's accesses."""
+        rows = []
+        for place, (what, chosen) in enumerate(parts):
+            index = np.flatnonzero(chosen)
+            columns = [np.full(len(index), what), index, self.operation[index], np.full(len(index), place)]
+            rows.append(np.stack(columns, axis=1))
+        table = np.concatenate(rows)
+        order = np.lexsort((table[:, 1], table[:, 3], -table[:, 2] if backwards else table[:, 2]))
+        return np.ascontiguousarray(table[order, :3])
+
+    def sweep(self, events: np.ndarray, state: int, found: np.ndarray, **arrays: np.ndarray) -> None:
+        """One pass; `state` is what atoms hold at first."""
+        count = len(self.first) - 1
+        defaults = {name: np.zeros(count, np.int64) for name in ("readers", "reader", "level")}
+        a = {**defaults, **arrays}
+        _sweep(
+            events, self.table, self.borders, self.ranks, np.full(self.atoms, state, np.int64),
+            np.zeros(self.atoms, np.int64), a["readers"], a["reader"], found, a["level"],
+        )  # fmt: skip
 
 
-def _tables(operations: Sequence[Operation], size: int) -> tuple[np.ndarray, ...]:
-    """(accesses [n, 8], which write, first access of each operation, borders, ranks, atoms)."""
+def _tables(operations: Sequence[Operation], size: int) -> _Tables:
     rows: list[Access] = []
     writes: list[bool] = []
     first = [0]
@@ -151,23 +164,32 @@ def _tables(operations: Sequence[Operation], size: int) -> tuple[np.ndarray, ...
     flat = [(a.base, a.run, *a.counts, *a.strides) for a in rows]
     table = np.array(flat, np.int64).reshape(-1, 8)
     borders, ranks = np.zeros(size // 64 + 2, np.uint64), np.zeros(size // 64 + 2, np.int32)
-    atoms = _cut(table, borders, ranks)
-    return table, np.array(writes, bool), np.array(first, np.int64), borders, ranks, atoms + 1
+    atoms = _cut(table, borders, ranks) + 1
+    starts = np.array(first, np.int64)
+    owner = np.repeat(np.arange(len(operations)), np.diff(starts))
+    return _Tables(table, np.array(writes, bool), owner, starts, borders, ranks, atoms)
 
 
 def analyse(operations: Sequence[Operation], size: int) -> Flow:
     """The flow of data through operations in serial order; `size` is that of the arena."""
-    table, writes, first, borders, ranks, atoms = _tables(operations, size)
-    source, next_write = np.full(len(table), NOBODY, np.int64), np.zeros(len(table), np.int64)
-    readers, reader = np.zeros(len(operations), np.int64), np.full(len(operations), NOBODY, np.int64)
-    _flow(table, writes, first, borders, ranks, atoms, source, next_write, readers, reader)
-    return Flow(first, source, next_write, readers, reader)
+    tables, count = _tables(operations, size), len(operations)
+    source = np.where(tables.writes, NOBODY, UNSEEN)
+    readers, reader = np.zeros(count, np.int64), np.full(count, NOBODY, np.int64)
+    forwards = tables.events((READ, ~tables.writes), (NOTE_WRITER, tables.writes))
+    tables.sweep(forwards, NOBODY, source, readers=readers, reader=reader)
+    next_write = np.full(len(source), count, np.int64)
+    everything = np.ones(len(source), bool)
+    backwards = tables.events((NEXT_WRITER, everything), (NOTE_WRITER, tables.writes), backwards=True)
+    tables.sweep(backwards, count, next_write)
+    return Flow(tables.first, source, next_write, readers, reader)
 
 
 def levels(operations: Sequence[Operation], size: int) -> np.ndarray:
     """A level per operation, int64 [n]. Operations of a level touch disjoint memory, but for what they all read; what
     an operation must follow is on a lower level."""
-    table, writes, first, borders, ranks, atoms = _tables(operations, size)
-    result = np.zeros(len(operations), np.int64)
-    _levels(table, writes, first, borders, ranks, atoms, result)
-    return result
+    tables = _tables(operations, size)
+    level = np.zeros(len(operations), np.int64)
+    reads, writes = ~tables.writes, tables.writes
+    events = tables.events((READ_LEVEL, reads), (WRITE_LEVEL, writes), (NOTE_READ, reads), (NOTE_WRITE, writes))
+    tables.sweep(events, 0, np.zeros(len(tables.table), np.int64), level=level)
+    return level

@@ -25,7 +25,8 @@ SLOW_ELEMENT = 8
 
 _MODULES = {
     "chain": "chain", "elementwise": "elementwise", "conv": "conv", "conv_wide": "conv", "depthwise": "window",
-    "pool": "window", "reduce": "reduce", "copy": "move", "fill": "move", "transpose": "move",
+    "pool": "window", "transcendental": "transcendental", "reduce": "reduce", "copy": "move", "fill": "move",
+    "transpose": "move",
 }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ class Packer:
         descriptors = np.zeros((len(operations), L.WORDS), np.int64)
         for operation in operations:
             operation.steps = _without_last_rounding(operation)
-        steps = np.array([s for o in operations for s in o.steps] or [[0] * L.STEP_WORDS], np.int64)
+        steps = np.array([self._resolve(s) for o in operations for s in o.steps] or [[0] * L.STEP_WORDS], np.int64)
         self.keep.append(steps)
         address = steps.ctypes.data
         for d, operation in zip(descriptors, operations, strict=True):
@@ -81,6 +82,15 @@ class Packer:
         d[L.DST_FACTOR] = float_bits(operation.target_factor)
         d[L.STEPS], d[L.STEP_COUNT] = steps, len(operation.steps)
         d[L.CHAIN] = kernel_address("chain")
+
+    @staticmethod
+    def _resolve(step: list[int]) -> list[int]:
+        """A step with the address of the function it calls."""
+        if not L.UNARY_BASE + 2 <= step[L.KIND] < L.UNARY_BASE + 10:
+            return step
+        resolved = list(step)
+        resolved[L.ADDRESS] = kernel_address("transcendental")
+        return resolved
 
     # -- kernels -------------------------------------------------------------------------------------------------------
     def _pack_conv(self, d: np.ndarray, operation: Operation) -> None:

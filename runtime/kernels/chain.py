@@ -15,6 +15,7 @@ from compiler import numerics
 from runtime.kernels import functions, layout
 from runtime.kernels.build import inlined, kernel
 from runtime.kernels.layout import (
+    ADDRESS,
     BLOCK,
     CONST,
     CONSTANT,
@@ -51,6 +52,7 @@ from runtime.kernels.layout import (
 )
 from runtime.kernels.memory import (
     absolute,
+    call_kernel,
     f32_at,
     float_half,
     half_float,
@@ -60,14 +62,13 @@ from runtime.kernels.memory import (
     i32_float,
     i64_at,
     low_float,
-    square_root,
     u16_at,
 )
 
 I8_LOW, I8_HIGH = numerics.INTEGER_LIMITS[np.dtype(np.int8)]
 I16_LOW, I16_HIGH = numerics.INTEGER_LIMITS[np.dtype(np.int16)]
 I32_LOW, I32_HIGH = numerics.INTEGER_LIMITS[np.dtype(np.int32)]
-RELU, ABS, EXP, LOG, SIGMOID, TANH, SQRT, RSQRT, RECIPROCAL, ERF, LEAKY = range(UNARY_BASE, UNARY_BASE + 11)
+RELU, ABS, LEAKY = UNARY_BASE, UNARY_BASE + 1, UNARY_BASE + 10
 OPERAND_BYTES = 4 * BLOCK
 
 
@@ -123,10 +124,8 @@ def store_run(destination, value, kind, n, factor, half_away):
         f = f32_at(destination, n)
         for i in range(n):
             f[i] = v[i]
-    elif half_away:
-        store_integers(destination, v, kind, n, factor, True)
     else:
-        store_integers(destination, v, kind, n, factor, False)
+        store_integers(destination, v, kind, n, factor, half_away)
 
 
 @inlined
@@ -153,12 +152,12 @@ def element_size(kind):
 @inlined
 def load_block(out, address, kind, row, pixel, width, first, pixels, columns, factor):
     """Gather pixels first..first+pixels (`width` to a row) of `columns` elements each; one run where they lie dense."""
+    run, runs = columns, pixels
     if (pixel == columns * element_size(kind) or pixels == 1) and row == width * pixel:
-        load_run(out, address + first * pixel, kind, pixels * columns, factor)
-        return
+        run, runs = pixels * columns, 1
     y, x = first // width, first % width
-    for p in range(pixels):
-        load_run(out + 4 * p * columns, address + y * row + x * pixel, kind, columns, factor)
+    for p in range(runs):
+        load_run(out + 4 * p * run, address + y * row + x * pixel, kind, run, factor)
         x += 1
         if x == width:
             x = 0
@@ -169,12 +168,12 @@ def load_block(out, address, kind, row, pixel, width, first, pixels, columns, fa
 def store_block(d, address, value, first, pixels, columns):
     kind, row, pixel, width = d[DST_TYPE], d[DST_ROW], d[DST_PIXEL], d[OUT_WIDTH]
     factor, half_away = low_float(d[DST_FACTOR]), d[ROUNDING] != 0
+    run, runs = columns, pixels
     if (pixel == columns * element_size(kind) or pixels == 1) and row == width * pixel:
-        store_run(address + first * pixel, value, kind, pixels * columns, factor, half_away)
-        return
+        run, runs = pixels * columns, 1
     y, x = first // width, first % width
-    for p in range(pixels):
-        store_run(address + y * row + x * pixel, value + 4 * p * columns, kind, columns, factor, half_away)
+    for p in range(runs):
+        store_run(address + y * row + x * pixel, value + 4 * p * run, kind, run, factor, half_away)
         x += 1
         if x == width:
             x = 0
@@ -188,63 +187,35 @@ def round_run(v, n):
 
 
 @inlined
-def apply_binary(kind, v, b, n, rounded):
-    """v = v op b for the five binary functions, rounded to fp16 where asked."""
+def apply_binary(kind, v, b, n):
+    """v = v op b for the five binary functions."""
     if kind == 0:
         for i in range(n):
-            r = v[i] + b[i]
-            v[i] = half_float(float_half(r)) if rounded else r
+            v[i] = v[i] + b[i]
     elif kind == 1:
         for i in range(n):
-            r = v[i] - b[i]
-            v[i] = half_float(float_half(r)) if rounded else r
+            v[i] = v[i] - b[i]
     elif kind == 2:
         for i in range(n):
-            r = v[i] * b[i]
-            v[i] = half_float(float_half(r)) if rounded else r
+            v[i] = v[i] * b[i]
     elif kind == 3:
         for i in range(n):
-            r = functions.maximum(v[i], b[i])
-            v[i] = half_float(float_half(r)) if rounded else r
+            v[i] = functions.maximum(v[i], b[i])
     else:
         for i in range(n):
-            r = functions.minimum(v[i], b[i])
-            v[i] = half_float(float_half(r)) if rounded else r
+            v[i] = functions.minimum(v[i], b[i])
 
 
 @inlined
-def apply_unary(kind, v, n, parameter):
+def apply_cheap(kind, v, n, parameter):
+    """v = function(v) for the unary functions that compilers use in every network."""
     if kind == RELU:
         for i in range(n):
             v[i] = functions.relu(v[i])
     elif kind == ABS:
         for i in range(n):
             v[i] = absolute(v[i])
-    elif kind == EXP:
-        for i in range(n):
-            v[i] = functions.exp(v[i])
-    elif kind == LOG:
-        for i in range(n):
-            v[i] = functions.log(v[i])
-    elif kind == SIGMOID:
-        for i in range(n):
-            v[i] = functions.sigmoid(v[i])
-    elif kind == TANH:
-        for i in range(n):
-            v[i] = functions.tanh(v[i])
-    elif kind == SQRT:
-        for i in range(n):
-            v[i] = square_root(v[i])
-    elif kind == RSQRT:
-        for i in range(n):
-            v[i] = functions.rsqrt(v[i])
-    elif kind == RECIPROCAL:
-        for i in range(n):
-            v[i] = functions.reciprocal(v[i])
-    elif kind == ERF:
-        for i in range(n):
-            v[i] = functions.erf(v[i])
-    elif kind == LEAKY:
+    else:
         for i in range(n):
             v[i] = functions.leaky_relu(v[i], parameter)
 
@@ -321,15 +292,12 @@ def chain(arena, descriptor, scratch, first, pixels, column, columns, prepare):
             b = f32_at(buffer, n)
             if t[SWAP]:
                 swap(v, b, n)  # only with operands gathered for this block
-            if rounded:
-                apply_binary(kind, v, b, n, True)
-            else:
-                apply_binary(kind, v, b, n, False)
+            apply_binary(kind, v, b, n)
+        elif kind in (RELU, ABS, LEAKY):
+            apply_cheap(kind, v, n, low_float(t[CONSTANT]))
         elif kind != NOTHING:
-            apply_unary(kind, v, n, low_float(t[CONSTANT]))
-            if rounded:
-                round_run(v, n)
-        elif rounded:
+            call_kernel(t[ADDRESS], scratch + SCRATCH_VALUE, n, kind, 0)
+        if rounded:
             round_run(v, n)
     address = arena + d[DST] + column * element_size(d[DST_TYPE])
     store_block(d, address, scratch + SCRATCH_VALUE, first, pixels, columns)

@@ -38,9 +38,9 @@ RUN, N0, N1, N2, DST0, DST1, DST2, SRC0, SRC1, SRC2, VALUE, SIZE = range(24, 36)
 
 # -- chain steps
 STEP_WORDS = 12
-KIND, MODE, OPERAND_TYPE, OPERAND, OPERAND_ROW, OPERAND_PIXEL, PERIOD, CONSTANT, ROUND, SWAP = range(10)
+KIND, MODE, OPERAND_TYPE, OPERAND, OPERAND_ROW, OPERAND_PIXEL, PERIOD, CONSTANT, ROUND, SWAP, ADDRESS = range(11)
 UNARY_BASE, NOTHING = 8, 31
-"""Kinds: 0 to 4 the binary functions, UNARY_BASE + function, NOTHING (only rounding)."""
+"""Kinds: 0 to 4 the binary functions, UNARY_BASE + function, NOTHING (only rounding). ADDRESS: of `transcendental`."""
 FULL, CYCLE, ROW, CONST = range(4)
 MAX_STEPS = 12
 
