@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -152,37 +152,57 @@ class Recorder:
     def add(self, instruction: isa.Instruction, writes: Sequence[int], reads: Sequence[int]) -> None:
         self.rows.append(instruction.words)
 
-    def cycles(self, board: Board) -> np.ndarray:
-        """Cycles per queue: DMA, matrix, vector."""
-        if not self.rows:
-            return np.zeros(3)
-        rows = np.array(self.rows, "<i4")
-        return np.bincount(isa.queue_of(rows), cost.cycles(rows, board), minlength=3).astype(float)
+
+@dataclass(frozen=True)
+class Load:
+    """Cycles that some instructions keep each resource busy: a core's three queues, and the DDR channel all cores
+    share."""
+
+    dma: float
+    matrix: float
+    vector: float
+    ddr: float
+
+    @staticmethod
+    def of(rows: np.ndarray, board: Board) -> Load:
+        if not len(rows):
+            return Load(0.0, 0.0, 0.0, 0.0)
+        dma, matrix, vector = np.bincount(isa.queue_of(rows), cost.cycles(rows, board), minlength=3).astype(float)
+        copies = rows[rows[:, 0] == isa.Copy.opcode]
+        return Load(dma, matrix, vector, float(cost.transfers(copies, board).channel.sum()) if len(copies) else 0.0)
+
+    def transfer(self, cores: int) -> float:
+        """Cycles of the transfers when so many cores do the same at once."""
+        return max(self.dma, self.ddr * cores)
 
 
 def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
-    """Modelled cycles of a kernel: the busiest core's tiles, each as long as its slowest queue, plus one tile to fill
-    the pipeline; without double buffering the queues of a tile add up."""
-    parts = schedule.parts(shape.shape, granule(shape, schedule.split))
-    part = max(parts, key=volume) if shape.shape else ()
-    busy = len(parts)
-    tile = _typical(shape, schedule, part)
-    load, compute, store = Recorder(), Recorder(), Recorder()
-    parameters = Recorder()
-    outside = _pretend(shape, schedule)
-    _emit(parameters, shape, schedule, outside, tile, "parameters")
-    _emit(load, shape, schedule, outside, tile, "load")
-    _emit(compute, shape, schedule, outside, tile, "compute")
-    _emit(store, shape, schedule, outside, tile, "store")
-    dma = (load.cycles(board)[0] + store.cycles(board)[0]) * busy**0.5
-    work = compute.cycles(board)
+    """Modelled cycles of a kernel: the busiest core's tiles, each as long as its slowest resource, plus one tile to
+    fill the pipeline; without double buffering the queues of a tile add up. A barrier and a first access to DDR come on
+    top."""
+    part = max(schedule.parts(shape.shape, granule(shape, schedule.split)), key=volume) if shape.shape else ()
+    cores = len(schedule.parts(shape.shape, granule(shape, schedule.split)))
+    tile, parameters = _loads(shape, schedule, _typical(shape, schedule, part), board)
     blocks = -(-box_shape(part)[-1] // schedule.tile[-1]) if shape.shape else 1
     tiles = tile_count(shape, schedule) if shape.shape else 1
-    per_block = parameters.cycles(board)[0]
-    if schedule.buffers == 1:
-        return tiles * (dma + work.sum()) + blocks * per_block
-    steady = max(dma + work[0], work[1], work[2])
-    return tiles * steady + (dma + work.sum() - steady) + blocks * per_block
+    alone = tile.transfer(cores) + tile.matrix + tile.vector
+    steady = alone if schedule.buffers == 1 else max(tile.transfer(cores), tile.matrix, tile.vector)
+    start = board.ddr_latency_cycles + 2 * board.sync_cycles
+    return start + (tiles - 1) * steady + alone + blocks * parameters.transfer(cores)
+
+
+def _loads(shape: KernelShape, schedule: KernelSchedule, tile: Tile, board: Board) -> tuple[Load, Load]:
+    """What a tile costs without its parameters, and what the parameters of a channel block cost."""
+    recorder = Recorder()
+    emitter = CoreEmitter(recorder, shape, schedule, _pretend(shape, schedule))
+    emitter.load(replace(tile, first_of_block=False))
+    inputs = len(recorder.rows)
+    emitter.compute(tile)
+    emitter.store(tile)
+    whole = len(recorder.rows)
+    emitter.load(replace(tile, first_of_block=True))
+    rows = np.array(recorder.rows, "<i4").reshape(-1, isa.ROW_WORDS)
+    return Load.of(rows[:whole], board), Load.of(rows[whole : len(rows) - inputs], board)
 
 
 def _typical(shape: KernelShape, schedule: KernelSchedule, part: Box) -> Tile:
@@ -193,25 +213,6 @@ def _typical(shape: KernelShape, schedule: KernelSchedule, part: Box) -> Tile:
     middle = sample_tiles(shape, [high - low for low, high in box])
     inside = middle[len(middle) // 2]
     return Tile(0, 0, True, (*inside[:-1], box[-1]))
-
-
-def _emit(
-    sink: Recorder, shape: KernelShape, schedule: KernelSchedule, outside: Outside, tile: Tile, part: str
-) -> None:
-    emitter = CoreEmitter(sink, shape, schedule, outside)
-    tile = replace(tile, first_of_block=part == "parameters")
-    silent = CoreEmitter(Recorder(), shape, schedule, outside)
-    if part == "parameters":
-        emitter.load(tile)
-        with_inputs = sink.rows
-        silent.load(replace(tile, first_of_block=False))
-        sink.rows = with_inputs[: len(with_inputs) - len(silent.sink.rows)]  # type: ignore[attr-defined]
-    elif part == "load":
-        emitter.load(tile)
-    else:
-        silent.load(tile)
-        emitter.demands = silent.demands
-        emitter.compute(tile) if part == "compute" else emitter.store(tile)
 
 
 def _pretend(shape: KernelShape, schedule: KernelSchedule) -> Outside:
