@@ -14,6 +14,7 @@ from typing import Any
 from compiler.errors import CompilerError, Diagnostic, InternalError, did_you_mean, error
 from compiler.instruments import BrokenModule, DumpIR, Instrument, VerifyEach
 from compiler.ir.core import Module
+from compiler.ir.printer import tell_names_apart
 from compiler.pass_context import Pass, PassContext, Statistics, function_pass
 from compiler.pipelines import (
     PASSES,
@@ -62,6 +63,7 @@ class PassManager:
 
         Raises CompilerError for faults of the input, each saying in or after which pass; InternalError for a crash.
         """
+        tell_names_apart(module)
         try:
             for instrument in self.instruments:
                 instrument.pipeline_begins(module, self.passes)
@@ -80,6 +82,7 @@ class PassManager:
         self.ctx.statistics.current = pass_.name
         try:
             pass_.run(module, self.ctx)
+            tell_names_apart(module)
             for instrument in reversed(self.instruments):
                 instrument.after(pass_, index + 1, module, module.version != version)
         except BrokenModule as fault:

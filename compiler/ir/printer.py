@@ -255,6 +255,17 @@ def value_text(value: Value, names: Mapping[Value, str]) -> str:
 
 def unique_names(function: Function) -> dict[Value, str]:
     """Printed text of every value a function defines. The first value of a name keeps it; others get a suffix."""
+    return {value: f"%{name_text(name)}" for value, name in _told_apart(function).items()}
+
+
+def tell_names_apart(module: Module) -> None:
+    """Give every value the name it is printed with, so that a module and what its text parses to are the same."""
+    for function in module.functions.values():
+        for value, name in _told_apart(function).items():
+            value.name = name
+
+
+def _told_apart(function: Function) -> dict[Value, str]:
     values = _values_of(function)
     taken = {v.name for v in values}
     used: set[str] = set()
@@ -271,7 +282,7 @@ def unique_names(function: Function) -> dict[Value, str]:
             name = f"{base}{number}"
             taken.add(name)
         used.add(name)
-        names[value] = f"%{name_text(name)}"
+        names[value] = name
     return names
 
 
