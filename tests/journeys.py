@@ -13,7 +13,7 @@ import numpy as np
 from compiler import driver
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.core import Module
-from compiler.pass_manager import run_pipeline
+from compiler.pass_manager import PIPELINES, parse_pipeline, run_pipeline
 from compiler.target import load_target
 from runtime.session import Session
 from targets.mlu220.container import DeviceFunction, OfflineModel
@@ -58,8 +58,13 @@ def legalised(
 
 
 def placed(legal: Module, schedule: str = "schedule", fuse: str = "fuse-layers", cores: int = 4) -> Module:
+    """The legalised module after the rest of the target's pipeline, with two of its passes given as text."""
     target = load_target("mlu220", cores=cores)
-    return run_pipeline(legal, f"{fuse},{schedule},plan-memory", target=target, crash_directory=None)
+    given = {"fuse-layers": fuse, "schedule": schedule}
+    names = [p.name for p in parse_pipeline(PIPELINES["mlu220"])]
+    rest = names[names.index("legalize") + 1 :]
+    text = ",".join(given.get(name, name) for name in rest)
+    return run_pipeline(legal, text, target=target, crash_directory=None)
 
 
 def emitted(module: Module, cores: int = 4) -> OfflineModel:
