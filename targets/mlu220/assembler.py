@@ -2,10 +2,21 @@
 
 A listing is compact, meant to be read and edited by hand, and assembles back to the same bytes:
 
-mluc listing 1 board "m2" cores 1 input "data" f32 [1, 3, 8, 8] device=[1, 8, 8, 3] permutation=[0, 2, 3, 1]
-layout=NHWC step "subnet0" ["data"] -> ["prob"] constants 1254080 sha256:9f2c... device "subnet0" workspace=4096 {
-core 0 { op "conv1" at "Conv_0"                            // 0 to 3 copy dst=nram+0x0 src=input0+0x40 run=16384 conv
-dst=0x1a00 src=0x0 filters=0x0 ci=64 ... fix_position=-12 src_type=I8 } memory { } }
+    mluc listing 1
+    board "m2"
+    cores 1
+    input "data" f32 [1, 3, 8, 8] device=[1, 8, 8, 3] permutation=[0, 2, 3, 1] layout=NHWC
+    step "subnet0" ["data"] -> ["prob"]
+    constants 1254080 sha256:9f2c...
+    device "subnet0" workspace=4096 {
+      core 0 {
+        op "conv1" at "Conv_0"  // 0 to 3
+          copy dst=nram+0x0 src=input0+0x40 run=16384
+          conv dst=0x1a00 src=0x0 filters=0x0 ci=64 ... fix_position=-12 src_type=I8
+      }
+      memory {
+      }
+    }
 
 Fields at their defaults are left out. Blobs above a limit stand by their hash; their bytes go beside the text.
 Reading is `assembler_parser.py`.

@@ -2,10 +2,14 @@
 
 All numbers are little-endian. Layout:
 
-0    8   magic  89 4D 4C 55 43 0D 0A 1A 8    4   format version, 1 12   4   number of sections n 16   8   file size 24
-8   zero 32   32  SHA-256 of bytes 0 to 31 and of the section table 64   64n section table: kind (4 letters), index,
-offset, size (u64 each), SHA-256 of the section, 8 zero bytes ...      sections in table order, each at the next
-multiple of 64, gaps filled with zeros
+    0    8   magic  89 4D 4C 55 43 0D 0A 1A
+    8    4   format version, 1
+    12   4   number of sections n
+    16   8   file size
+    24   8   zero
+    32   32  SHA-256 of bytes 0 to 31 and of the section table
+    64   64n section table: kind (4 letters), index, offset, size (u64 each), SHA-256 of the section, 8 zero bytes
+    ...      sections in table order, each at the next multiple of 64, gaps filled with zeros
 
 Sections: HEAD board, cores, rounding, functions, records, steps and metadata as JSON; PROG k the programs of function
 k, one core after the other; TEXT k and DATA k the IR text and the constants of host function k; CNST the constants of
