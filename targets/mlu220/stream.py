@@ -71,13 +71,15 @@ class Stream:
                     self._need(needed, queue, reader)
         waits = []
         known = self._known[queue]
+        awaited = {other: self._entries[self._by_queue[other][number]] for other, number in needed.items()}
         for other, number in sorted(needed.items()):
-            if number > known[other]:
-                awaited = self._entries[self._by_queue[other][number]]
-                awaited.signalled = True
+            implied = any(entry.clock[other] >= number for q, entry in awaited.items() if q != other)
+            if number > known[other] and not implied:
+                awaited[other].signalled = True
                 waits.append((other, number))
-                for q in range(3):
-                    known[q] = max(known[q], awaited.clock[q])
+        for other, _ in waits:
+            for q in range(3):
+                known[q] = max(known[q], awaited[other].clock[q])
         known[queue] = sequence
         self._by_queue[queue].append(len(self._entries))
         self._entries.append(_Entry(instruction.words, queue, waits, False, tuple(known), self.tag))  # type: ignore[arg-type]
