@@ -73,3 +73,9 @@ def images(path: Path, count: int = 6, shape: Sequence[int] = (3, 8, 8)) -> Path
     """A `.npz` file of random images under the name of the model's input."""
     np.savez(path, image=np.random.default_rng(2).normal(size=(count, *shape)).astype(np.float32))
     return path
+
+
+def clipped(path: Path, high: float) -> Path:
+    """A clip from 0 to `high` of four numbers."""
+    nodes = [helper.make_node("Clip", ["image", "low", "high"], ["scores"], name="relu6")]
+    return write_model(path, nodes, {"low": np.float32(0.0), "high": np.float32(high)}, (1, 4))

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
 
 import compiler
 from compiler.cli.demo import Digits
 from compiler.evaluate.interpreter import Interpreter
-from tests.command import Command, write_model
+from tests.command import Command, clipped
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -37,11 +36,6 @@ def test_the_driver_script_compiles_and_prints_only_passes_that_changed_somethin
 
 def test_the_driver_script_is_shorter_than_twenty_lines():
     assert len((EXAMPLES / "compile_and_watch.py").read_text().splitlines()) < 20
-
-
-def clipped(path: Path, high: float) -> Path:
-    nodes = [helper.make_node("Clip", ["image", "low", "high"], ["scores"], name="relu6")]
-    return write_model(path, nodes, {"low": np.float32(0.0), "high": np.float32(high)}, (1, 4))
 
 
 def test_the_pass_replaces_relu6_by_relu(command: Command, tmp_path: Path):
