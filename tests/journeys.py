@@ -57,13 +57,15 @@ def legalised(
     return prepared, run_pipeline(prepared, text, target=target, options={"scheme": scheme}, crash_directory=None)
 
 
-def placed(legal: Module, schedule: str = "schedule", fuse: str = "fuse-layers", cores: int = 4) -> Module:
-    """The legalised module after the rest of the target's pipeline, with two of its passes given as text."""
+def placed(
+    legal: Module, schedule: str = "schedule", fuse: str = "fuse-layers", cores: int = 4, chain: str = "chain-kernels"
+) -> Module:
+    """The legalised module after the rest of the target's pipeline, three of its passes given as text (or left out)."""
     target = load_target("mlu220", cores=cores)
-    given = {"fuse-layers": fuse, "schedule": schedule}
+    given = {"fuse-layers": fuse, "chain-kernels": chain, "schedule": schedule}
     names = [p.name for p in parse_pipeline(PIPELINES["mlu220"])]
     rest = names[names.index("legalize") + 1 :]
-    text = ",".join(given.get(name, name) for name in rest)
+    text = ",".join(filter(None, (given.get(name, name) for name in rest)))
     return run_pipeline(legal, text, target=target, crash_directory=None)
 
 
@@ -75,11 +77,11 @@ def emitted(module: Module, cores: int = 4) -> OfflineModel:
 
 def journey(
     module: Module, inputs: Sequence[Arrays] = (), *, cores: int = 4, schedule: str = "schedule",
-    fuse: str = "fuse-layers", **options: Any,
+    fuse: str = "fuse-layers", chain: str = "chain-kernels", **options: Any,
 ) -> Journey:  # fmt: skip
-    """All the way; `schedule` and `fuse` are pipeline text, `options` those of `legalised`."""
+    """All the way; `schedule`, `fuse` and `chain` are pipeline text, `options` those of `legalised`."""
     prepared, legal = legalised(module, inputs, cores=cores, **options)
-    final = placed(legal, schedule, fuse, cores)
+    final = placed(legal, schedule, fuse, cores, chain)
     return Journey(prepared, legal, final, emitted(final, cores))
 
 
