@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import Diagnostic
+from compiler.errors import CompilerError, Diagnostic, InternalError
 from compiler.instruments import Instrument, VerifyEach
 from compiler.ir.core import Module, Op
-from compiler.pass_manager import PassContext, PassManager, make_pass, parse_pipeline, print_pipeline, run_pipeline
+from compiler.pass_manager import (
+    PassContext,
+    PassManager,
+    make_pass,
+    parse_pipeline,
+    place_of,
+    print_pipeline,
+    run_pipeline,
+)
+from compiler.reproducer import replay_command, write_reproducer
 from compiler.target import load_target
 
 if TYPE_CHECKING:
@@ -82,10 +91,27 @@ def compile_model(
         ctx.statistics = statistics
     module = module.clone()
     module.attributes.update(target=target.name, board=board, cores=cores)
-    watchers = [*instruments, *([VerifyEach()] if verify_each else [])]
+    watchers = [*([VerifyEach()] if verify_each else []), *instruments]  # outermost: a broken module is dumped first
     text = pipeline if pipeline is not None else pipeline_text(float_type)
     PassManager(text, watchers, ctx, crash_directory=crash_directory).run(module)
-    return target.emit(module)
+    return emit(module, ctx, crash_directory)
+
+
+def emit(module: Module, ctx: PassContext, crash_directory: str | Path | None = ".") -> OfflineModel:
+    """The offline model of a module after the target's pipeline. Raises InternalError, a reproducer written, when the
+    target's `emit` crashes."""
+    try:
+        return ctx.target.emit(module)
+    except (CompilerError, InternalError):
+        raise
+    except Exception as crash:
+        message = f"{type(crash).__name__}: {crash}"
+        path = None
+        if crash_directory is not None:
+            path = write_reproducer(Path(crash_directory) / "crash-emit.mlu", module, "", message, ctx, emit=True)
+        told = f"; replay it with: {replay_command(path, [])}" if path else ""
+        message = f"emit crashed: {message} ({place_of(crash)}){told}"
+        raise InternalError(message, str(path) if path else None) from crash
 
 
 def lint_model(

@@ -20,6 +20,7 @@ from compiler.ir.constants import SHARED, blobs_of, write_blobs
 from compiler.ir.core import Module
 from compiler.ir.printer import print_module
 from compiler.ir.verifier import LEVELS, verify
+from compiler.pipelines import pass_names
 
 
 class NamedPass(Protocol):
@@ -62,7 +63,12 @@ class DumpIR(Instrument):
     directory: Path | None = None
     stream: TextIO | None = None
     written: list[Path] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    """Names of the passes of all pipelines watched."""
     _last: str = ""
+    _passes: int = 0
+    _offset: int = 0
+    """Passes of this pipeline, and of those this instrument has watched before it: numbers go on."""
     _blobs: dict[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
@@ -74,18 +80,32 @@ class DumpIR(Instrument):
         return DumpIR(moment, tuple(n.strip() for n in names.split(",") if n.strip()), directory, stream)
 
     def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
-        known = [p.name for p in passes]
+        self._check_names([p.name for p in passes])
+        self.seen |= {p.name for p in passes}
+        first = not self._passes
+        self._offset += self._passes
+        self._passes = len(passes)
+        if self.moment == "changed":
+            self._last = print_module(module)
+            if first:
+                self._write("00-input", self._last, module)
+
+    def _check_names(self, present: Sequence[str]) -> None:
+        """A name must be in the pipeline, or be that of a pass: compilation runs several pipelines."""
+        known = {*present, *pass_names()}
         for name in self.names:
             if name not in known:
                 message = f"cannot dump around {name!r}: no such pass in the pipeline"
-                raise error("E408", message, help=did_you_mean(name, known))
-        if self.moment == "changed":
-            self._last = print_module(module)
-            self._write("00-input", self._last, module)
+                raise error("E408", message, help=did_you_mean(name, present))
+
+    @property
+    def unseen(self) -> list[str]:
+        """Names asked for that no pipeline has had."""
+        return [name for name in self.names if name not in self.seen]
 
     def before(self, pass_: NamedPass, index: int, module: Module) -> None:
         if self.moment == "before" and self._wanted(pass_):
-            self._write(f"{index:02}-before-{pass_.name}", print_module(module), module)
+            self._write(f"{self._offset + index:02}-before-{pass_.name}", print_module(module), module)
 
     def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
         if self.moment == "before" or (self.moment == "changed" and not changed):
@@ -93,7 +113,7 @@ class DumpIR(Instrument):
         text = print_module(module)
         if self.moment == "after" or text != self._last:
             if self._wanted(pass_):
-                self._write(f"{index:02}-{pass_.name}", text, module)
+                self._write(f"{self._offset + index:02}-{pass_.name}", text, module)
             self._last = text
 
     def _wanted(self, pass_: NamedPass) -> bool:

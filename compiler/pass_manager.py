@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from compiler.errors import CompilerError, Diagnostic, InternalError, did_you_mean, error
@@ -27,7 +28,7 @@ from compiler.pipelines import (
     pass_names,
     print_pipeline,
 )
-from compiler.reproducer import write_reproducer
+from compiler.reproducer import replay_command, write_reproducer
 
 __all__ = [
     "PASSES", "PIPELINES", "Pass", "PassContext", "PassManager", "Statistics", "find_pass", "function_pass",
@@ -87,18 +88,18 @@ class PassManager:
                 instrument.after(pass_, index + 1, module, module.version != version)
         except BrokenModule as fault:
             path = self._reproduce(before, index, str(fault))
-            help = f"this is a mistake of the pass: mluc debug replay {path}" if path else ""
-            raise CompilerError([replace(d, help=help or d.help) for d in fault.diagnostics]) from fault
+            *others, last = fault.diagnostics
+            told = f"this is a mistake of the pass: {replay_command(path, self.passes[index:])}" if path else ""
+            raise CompilerError([*others, replace(last, help="\n".join(filter(None, (last.help, told))))]) from fault
         except CompilerError as fault:
             raise CompilerError([_within(d, pass_) for d in fault.diagnostics]) from fault
         except InternalError:
             raise
         except Exception as crash:
             path = self._reproduce(before, index, f"{type(crash).__name__}: {crash}")
-            told = f"; replay it with: mluc debug replay {path}" if path else ""
-            raise InternalError(
-                f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash}{told}", str(path) if path else None
-            ) from crash
+            told = f"; replay it with: {replay_command(path, self.passes[index:])}" if path else ""
+            message = f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash} ({place_of(crash)})"
+            raise InternalError(message + told, str(path) if path else None) from crash
 
     def _reproduce(self, before: Module | None, index: int, message: str) -> Path | None:
         if before is None or self.crash_directory is None:
@@ -115,6 +116,12 @@ class PassManager:
                 raise error("E409", f"these passes need a target: {names}", help="give --target or --board")
 
 
+def place_of(crash: BaseException) -> str:
+    """File and line where an exception was raised."""
+    frame = extract_tb(crash.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
 def _within(diagnostic: Diagnostic, pass_: Pass) -> Diagnostic:
     """The fault, with the pass it happened in."""
     if " pass '" in diagnostic.where:
@@ -128,10 +135,9 @@ def _stop_index(passes: Sequence[Pass], stop_after: str) -> int:
     places = [i + 1 for i, p in enumerate(passes) if p.name == name]
     nth = int(number) if number.isdecimal() else 1
     if not 1 <= nth <= len(places):
-        raise error(
-            "E407", f"cannot stop after {stop_after!r}: the pipeline has no such pass",
-            help=did_you_mean(name, [p.name for p in passes]),
-        )  # fmt: skip
+        known = [p.name for p in passes]
+        help = f"the pipeline runs {name!r} {len(places)} times" if places else did_you_mean(name, known)
+        raise error("E407", f"cannot stop after {stop_after!r}: the pipeline has no such pass", help=help)
     return places[nth - 1]
 
 

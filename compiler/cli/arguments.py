@@ -145,12 +145,16 @@ class Watching:
         self.statistics = Statistics()
         self.times = TimePasses() if args.time_passes else None
         self.instruments: list[Any] = [self.times] if self.times else []
+        self.dump: DumpIR | None = None
         if args.dump_ir or args.dump_dir:
-            self.instruments.append(DumpIR.parse(args.dump_ir or "changed", args.dump_dir))
+            self.dump = DumpIR.parse(args.dump_ir or "changed", args.dump_dir)
+            self.instruments.append(self.dump)
         self.show_statistics = args.pass_stats
 
     def report(self) -> None:
         """Print times and counts, to the standard error stream."""
+        for name in self.dump.unseen if self.dump is not None else ():
+            tell([Diagnostic(code="E408", severity="warning", message=f"nothing dumped: no pass {name!r} was run")])
         if self.times is not None:
             print(self.times, file=sys.stderr)
         if self.show_statistics:
