@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.bisect import Culprit, bisect, command_judge, remade_target, replay
+from compiler.bisect import TIMED_OUT, Command, Culprit, bisect, remade_target, replay
 from compiler.errors import CompilerError, InternalError
 from compiler.ir.constants import read_module
 from compiler.ir.core import Module
@@ -143,8 +143,9 @@ def test_any_command_is_a_judge(tmp_path):
 
 
 def test_command_that_takes_too_long_judges_bad(tmp_path):
-    judge = command_judge(f"{sys.executable} -c 'import time; time.sleep(9)' {{}}", timeout=0.2)
+    judge = Command(f"{sys.executable} -c 'import time; time.sleep(9)' {{}}", timeout=0.2)
     assert judge(tmp_path) is False
+    assert judge.code == TIMED_OUT
 
 
 @pytest.mark.parametrize("command", ["", "no-such-command-anywhere {}"])
