@@ -1,4 +1,4 @@
-"""Recognising the epilogue that nearly every convolution has, for which `kernels/epilogue.py` has straight loops.
+"""Recognising the epilogue that nearly every convolution has  for which `kernels/epilogue.py` has straight loops.
 
 [round] [* scale per column] [+ bias per column] [+ residual] [clamps] [* constant], every step rounded to fp16 or none.
 What does not have this form runs through `kernels/chain.py` with the same result.
@@ -38,7 +38,7 @@ class _Form:
         if stage == CLAMP:
             return self._clamp(step)
         if stage == POST:
-            self.words |= {L.FORM_POST: 1, L.POST_FACTOR: step[L.CONSTANT]}
+            self.words[L.POST_FACTOR] = step[L.CONSTANT]
         else:
             self.words[_WORDS[stage]] = number
         return True
@@ -90,6 +90,8 @@ def common_form(operation: Operation) -> dict[int, int] | None:
             return None
         if not (number == 0 and form.rounds) and not form.take(number, step):
             return None
-    missing = {L.FORM_SCALE: -1, L.FORM_BIAS: -1, L.FORM_RESIDUAL: -1, L.FORM_POST: 0, L.POST_FACTOR: float_bits(1.0)}
+    missing = {L.FORM_SCALE: -1, L.FORM_BIAS: -1, L.FORM_RESIDUAL: -1}
     bounds = {L.CLAMP_LOW: float_bits(float(form.low)), L.CLAMP_HIGH: float_bits(float(form.high))}
-    return {L.FORM: 1, L.FORM_ROUNDS: int(form.rounds), **missing, **form.words, **bounds}
+    bits = L.FORM_BIT_ROUNDS * form.rounds
+    bits += L.FORM_BIT_RESIDUAL * (L.FORM_RESIDUAL in form.words) + L.FORM_BIT_POST * (L.POST_FACTOR in form.words)
+    return {L.FORM: 1 + bits, **missing, **form.words, **bounds}

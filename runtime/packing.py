@@ -14,6 +14,7 @@ from runtime.forms import common_form
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, offset_table
 from runtime.operations import Operation, float_bits
+from targets.mlu220 import isa
 
 MAX_CHUNKS = 16
 CHUNK_MACS = 500_000
@@ -26,7 +27,7 @@ SLOW_ELEMENT = 8
 _MODULES = {
     "chain": "chain", "elementwise": "elementwise", "conv": "conv", "conv_wide": "conv", "depthwise": "window",
     "pool": "window", "transcendental": "transcendental", "reduce": "reduce", "copy": "move", "fill": "move",
-    "transpose": "move",
+    "transpose": "move", "reshape_filter": "move",
 }  # fmt: skip
 
 
@@ -82,6 +83,8 @@ class Packer:
         d[L.DST_FACTOR] = float_bits(operation.target_factor)
         d[L.STEPS], d[L.STEP_COUNT] = steps, len(operation.steps)
         d[L.CHAIN] = kernel_address("chain")
+        for word, value in (common_form(operation) or {}).items():
+            d[word] = value
 
     @staticmethod
     def _resolve(step: list[int]) -> list[int]:
@@ -105,9 +108,6 @@ class Packer:
             self.scratch = max(self.scratch, L.SCRATCH_PANEL + len(masks) * 4 * L.PANEL)
         if d[L.CHAIN] == 0:
             d[L.CHAIN] = kernel_address("chain")  # a convolution that only stores sums still prepares its chain
-        form = common_form(operation)
-        for word, value in (form or {}).items():
-            d[word] = value
         parts = _parts(operation.work, CHUNK_MACS)
         tiles, panels = -(-operation.geometry.pixels // L.TILE), -(-operation.geometry.columns // L.PANEL)
         _cut(d, min(parts, tiles), panels, parts)
@@ -152,7 +152,7 @@ class Packer:
         parts = _parts(operation.work, 2 * CHUNK_ELEMENTS)
         _cut(d, min(parts, geometry.pixels), -(-geometry.columns // width), parts)
         if operation.kernel == "depthwise":
-            self.scratch = max(self.scratch, L.SCRATCH_PANEL + taps * width * 4)
+            self.scratch = max(self.scratch, L.SCRATCH_PANEL + taps * (width + 16) * 4)
 
     _pack_depthwise = _pack_pool = _pack_window
 
@@ -161,6 +161,9 @@ class Packer:
 
     def _pack_transpose(self, d: np.ndarray, operation: Operation) -> None:
         d[L.CHUNKS] = min(_parts(operation.work, CHUNK_ELEMENTS), -(-int(d[L.COLUMNS]) // 16))
+
+    def _pack_reshape_filter(self, d: np.ndarray, operation: Operation) -> None:
+        d[L.CHUNKS] = min(_parts(operation.work, CHUNK_BYTES), -(-int(d[L.PIXELS]) // isa.LANES) * 2)
 
     def _pack_copy(self, d: np.ndarray, operation: Operation) -> None:
         parts = _parts(operation.work, CHUNK_BYTES)

@@ -27,14 +27,16 @@ REUSE = 24
 # -- convolution
 FILTERS, OFFSETS, K_STEPS, FIX_FACTOR, PARTIAL, PARTIAL_SUMS, FILTER_TYPE, PANEL_BYTES, TAIL_MASK = range(24, 33)
 
-# -- the common form of a convolution's epilogue (see `epilogue.py`); steps by their number, -1 where missing
-FORM, FORM_ROUNDS, FORM_SCALE, FORM_BIAS, FORM_RESIDUAL, FORM_POST, POST_FACTOR, CLAMP_LOW, CLAMP_HIGH = range(33, 42)
+# -- the common form of an epilogue (see `epilogue.py`); steps by their number, -1 where missing
+FORM, FORM_SCALE, FORM_BIAS, FORM_RESIDUAL, POST_FACTOR, CLAMP_LOW, CLAMP_HIGH = range(33, 40)
+FORM_BIT_ROUNDS, FORM_BIT_RESIDUAL, FORM_BIT_POST = 1, 2, 4
+"""FORM is 0 for none, otherwise 1 + these bits."""
 
 # -- windows: pooling and depthwise
 KH, KW, DILATION_Y, DILATION_X, FUNCTION_CODE, WINDOW_FACTOR, WEIGHTS = range(24, 31)
 
 # -- moving
-RUN, N0, N1, N2, DST0, DST1, DST2, SRC0, SRC1, SRC2, VALUE, SIZE = range(24, 36)
+RUN, N0, N1, N2, DST0, DST1, DST2, SRC0, SRC1, SRC2, VALUE, SIZE, ORDER = range(24, 37)
 
 # -- chain steps
 STEP_WORDS = 12
@@ -55,7 +57,8 @@ TILE = 14
 PANEL = 32
 """Columns of a panel of filters."""
 SCRATCH_VALUE = 0
-SCRATCH_OPERANDS = 4 * BLOCK
+SCRATCH_OPERANDS = 4 * BLOCK + 64
+"""Behind the value there is room for one vector more: the last group of a depthwise pixel may be written whole."""
 SCRATCH_SUMS = SCRATCH_OPERANDS + MAX_STEPS * 4 * BLOCK
 SCRATCH_ROWS = SCRATCH_SUMS + 8 * TILE * PANEL
 SCRATCH_START = SCRATCH_ROWS + 8 * 16

@@ -37,22 +37,9 @@ from runtime.kernels.layout import (
     WORDS,
 )
 from runtime.kernels.memory import call_chain, f32_at, half_float, i64_at, low_float, u16_at
+from runtime.kernels.rows import LANES, window_float, window_float_3x3, window_half, window_half_3x3
 
 MAX, MEAN = 0, 1
-
-
-@inlined
-def accumulate_product(total, source, weights, kind, n):
-    """total += source * weights, both roundings separate; weights are fp32."""
-    t, w = f32_at(total, n), f32_at(weights, n)
-    if kind == TYPE_F16:
-        h = u16_at(source, n)
-        for i in range(n):
-            t[i] = t[i] + half_float(h[i]) * w[i]
-    else:
-        f = f32_at(source, n)
-        for i in range(n):
-            t[i] = t[i] + f[i] * w[i]
 
 
 @inlined
@@ -88,6 +75,29 @@ def set_zero(total, n):
         t[i] = np.float32(0)
 
 
+@inlined
+def prepare_weights(source, weights, kind, taps, pitch, columns):
+    """Widen filters [tap][columns] into [group of 16][tap][16]; lanes beyond the columns keep what they hold."""
+    size = element_size(kind)
+    for first in range(0, columns, LANES):
+        for tap in range(taps):
+            place = weights + (first * taps + tap * LANES) * 4
+            load_floats(place, source + tap * pitch + first * size, kind, min(LANES, columns - first))
+
+
+@inlined
+def add_taps(kind, corner, weights, total, kh, kw, row, pixel, columns):
+    if kind == TYPE_F16:
+        if kh == 3 and kw == 3:
+            window_half_3x3(corner, weights, total, kh, kw, row, pixel, columns)
+        else:
+            window_half(corner, weights, total, kh, kw, row, pixel, columns)
+    elif kh == 3 and kw == 3:
+        window_float_3x3(corner, weights, total, kh, kw, row, pixel, columns)
+    else:
+        window_float(corner, weights, total, kh, kw, row, pixel, columns)
+
+
 @kernel()
 def depthwise(arena, descriptor, chunk, scratch):
     d = i64_at(descriptor, WORDS)
@@ -96,12 +106,11 @@ def depthwise(arena, descriptor, chunk, scratch):
     left, right = share(d[COLUMNS], d[CHUNKS] // across, chunk // across, width)
     size = element_size(kind)
     weights = scratch + SCRATCH_PANEL
+    row, step = d[DILATION_Y] * d[SRC_ROW], d[DILATION_X] * d[SRC_PIXEL]
     for column in range(left, right, width):
         columns = min(width, right - column)
         height = max(1, BLOCK // columns)
-        for tap in range(d[KH] * d[KW]):
-            source = arena + d[WEIGHTS] + (tap * d[COLUMNS] + column) * size
-            load_floats(weights + tap * columns * 4, source, kind, columns)
+        prepare_weights(arena + d[WEIGHTS] + column * size, weights, kind, d[KH] * d[KW], d[COLUMNS] * size, columns)
         call_chain(d[CHAIN], arena, descriptor, scratch, 0, height, column, columns, 1)
         source = arena + d[SRC] + column * size
         for pixel in range(first, end, height):
@@ -109,15 +118,8 @@ def depthwise(arena, descriptor, chunk, scratch):
             y, x = pixel // d[OUT_WIDTH], pixel % d[OUT_WIDTH]
             for p in range(pixels):
                 total = scratch + SCRATCH_VALUE + 4 * p * columns
-                set_zero(total, columns)
                 corner = source + y * d[STRIDE_Y] * d[SRC_ROW] + x * d[STRIDE_X] * d[SRC_PIXEL]
-                weight = weights
-                for ky in range(d[KH]):
-                    tap = corner + ky * d[DILATION_Y] * d[SRC_ROW]
-                    for _ in range(d[KW]):
-                        accumulate_product(total, tap, weight, kind, columns)
-                        tap += d[DILATION_X] * d[SRC_PIXEL]
-                        weight += 4 * columns
+                add_taps(kind, corner, weights, total, d[KH], d[KW], row, step, columns)
                 x += 1
                 if x == d[OUT_WIDTH]:
                     x = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from compiler import numerics
 from runtime import Session
-from runtime.kernels import build, conv, functions, memory, vnni, window
+from runtime.kernels import build, conv, functions, memory, rows, vnni, window
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.operations import float_bits
 from targets.mlu220 import isa
@@ -226,7 +227,7 @@ def test_padding_inside_filters_is_never_multiplied(constants: bool, dirty: bool
 # -- machine code -----------------------------------------------------------------------------------------------------
 def machine_code(kernel: build.Kernel) -> str:
     """Assembly of a kernel compiled afresh: cached code keeps none."""
-    from numba import cfunc, types
+    from numba import cfunc
 
     signature = types.void(*[types.int64] * kernel.arguments)
     return str(cfunc(signature, error_model="numpy")(kernel.function)._library.get_asm_str())
@@ -261,3 +262,48 @@ def test_source_digest_changes_when_any_kernel_source_does(monkeypatch, tmp_path
     first = build.source_digest.__wrapped__()
     (tmp_path / "runtime" / "kernels" / "a.py").write_text("x = 2")
     assert build.source_digest.__wrapped__() != first
+
+
+# -- vector code ------------------------------------------------------------------------------------------------------
+def round_vectors(native: bool):
+    """fp32 → fp16 → fp32 on whole vectors, by the path given."""
+
+    @intrinsic
+    def step(typing, source, out):
+        def generate(context, b, signature, args):
+            rows.store(b, rows.rounded(b, rows.load(b, args[0]), native), args[1])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    @njit
+    def run(source, out, count):
+        for i in range(count):
+            step(source + 64 * i, out + 64 * i)
+
+    return run
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_vectors_round_to_half_as_numpy_does(path: str) -> None:
+    x = np.ascontiguousarray(rounding_cases()[: 1 << 20])
+    found = np.zeros_like(x)
+    round_vectors(path == "native")(x.ctypes.data, found.ctypes.data, len(x) // rows.LANES)
+    with np.errstate(all="ignore"):
+        assert same_bits(found, x.astype(np.float16).astype(np.float32))
+
+
+def test_bytes_are_stored_as_numerics_converts_them() -> None:
+    edges = np.array(
+        [0.5, 1.5, -0.5, 126.5, 127.5, -128.5, 3e9, -3e9, np.inf, -np.inf, np.nan, -0.0, 1e-45], np.float32
+    )
+    x = np.resize(np.concatenate([edges, np.random.default_rng(2).normal(size=300) * 90]).astype(np.float32), 320)
+    found = np.zeros(len(x), np.int8)
+
+    @njit
+    def run(source, out, panels):
+        for i in range(panels):
+            rows.store_bytes(out + 32 * i, source + 128 * i, np.float32(0.5))
+
+    run(x.ctypes.data, found.ctypes.data, len(x) // 32)
+    assert (found == numerics.float_to_int(x, 1, np.int8)).all()

@@ -14,9 +14,10 @@ from targets.mlu220.container import DeviceFunction, HostFunction, IORecord, Off
 from tests.isa_strategies import random_function, random_inputs
 
 EMPTY = np.zeros((0, isa.ROW_WORDS), np.int32)
+# a host function computes in the records' order of device axes
 HOST_TEXT = """// mluc ir 1
-func @host0(%a: tensor<2x3x4x5xf32>) -> (tensor<2x3x4x5xf32>) {
-  %b = math.neg %a : tensor<2x3x4x5xf32>
+func @host0(%a: tensor<2x4x5x3xf32>) -> (tensor<2x4x5x3xf32>) {
+  %b = math.neg %a : tensor<2x4x5x3xf32>
   return %b
 }
 """
