@@ -25,16 +25,24 @@ def four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if len(shape) >= 4 else (*shape[: len(shape) > 1], *[1] * (4 - len(shape)), *shape[len(shape) > 1 :])
 
 
+def dim_order(record: IORecord) -> str:
+    """The order of the device's axes. The record's layout is that of the model's axes, which the device permutes; what
+    is not an image counts as NHWC, as the vendor prints it."""
+    axes = {"NCHW": "NCHW", "NHWC": "NHWC"}.get(record.layout) if len(record.shape) == 4 else None
+    if axes is None:
+        return "CNRT_NHWC"
+    return "CNRT_NCHW" if "".join(axes[i] for i in record.permutation) == "NCHW" else "CNRT_NHWC"
+
+
 def _record(kind: str, index: int, tensor_id: int, record: IORecord) -> list[str]:
     shape = " ".join(str(d) for d in four_axes(record.device_shape))
-    order = "CNRT_NCHW" if record.layout == "NCHW" else "CNRT_NHWC"
     return [
         f"    {kind} #{index}.",
         f"        Mask: {MASK}",
         f"        Shape(dim): {shape} ",
         f"        Name: {record.name}",
         f"        Id: {tensor_id}",
-        f"        Data type: {CNRT_TYPES.get(record.dtype, 'CNRT_INVALID')}        Dim Order: {order}",
+        f"        Data type: {CNRT_TYPES.get(record.dtype, 'CNRT_INVALID')}        Dim Order: {dim_order(record)}",
         f"        Quantize position: {record.position or 0}",
         f"        Quantize scale: {record.scale or 0.0:.6f}",
     ]

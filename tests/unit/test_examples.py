@@ -13,6 +13,7 @@ import onnx
 import compiler
 from compiler.cli.demo import Digits
 from compiler.evaluate.interpreter import Interpreter
+from runtime import Session
 from tests.command import Command, clipped
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -74,3 +75,22 @@ def test_the_trained_network_is_the_one_that_was_exported():
     assert kinds >= {"Conv", "BatchNormalization", "Relu", "Add", "MaxPool", "GlobalAveragePool", "Gemm"}
     pixels = Digits.load().test_images
     assert (pixels.min(), pixels.max()) == (0, 16)
+
+
+def test_the_host_program_computes_what_a_session_computes(offline: Path, tmp_path: Path):
+    images = np.load(offline.with_name("images.npz"))["image"][:1]
+    np.savez(tmp_path / "one.npz", image=images)
+    found = started("cnrt_host.py", offline, "one.npz", "out.npz", folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "microseconds on the chip" in found.stdout
+    scores = np.load(tmp_path / "out.npz")["scores"]
+    expected = Session(offline).run(images)
+    assert isinstance(expected, np.ndarray)
+    assert (scores.reshape(expected.shape) == expected).all()
+
+
+def test_the_host_program_says_what_went_wrong(tmp_path: Path):
+    np.savez(tmp_path / "one.npz", image=np.zeros(1))
+    found = started("cnrt_host.py", "missing.cambricon", "one.npz", folder=tmp_path)
+    assert found.returncode == 1
+    assert "CNRT error 632022: A resource or file does not exist." in found.stderr
