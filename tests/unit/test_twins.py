@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from targets.mlu220.container import DeviceFunction, HostFunction, IORecord, OfflineModel
-from targets.mlu220.twins import four_axes, twins_text
+from targets.mlu220.twins import dim_order, four_axes, twins_text
 
 EXPECTED = """\
 This is the Twins File of "det3.cambricon".
@@ -48,7 +50,7 @@ Kernel header #0:
 def function(name: str) -> DeviceFunction:
     data = IORecord(
         name="data", shape=(1, 3, 48, 48), dtype="f32", device_shape=(1, 48, 48, 3), permutation=(0, 2, 3, 1),
-        layout="NHWC", position=-7, scale=0.9960781,
+        layout="NCHW", position=-7, scale=0.9960781,
     )  # fmt: skip
     programs = [np.zeros((5, 32), np.int32), np.zeros((2, 32), np.int32)]
     return DeviceFunction(
@@ -76,3 +78,28 @@ def test_every_subnet_has_a_block_and_host_functions_have_none():
 )  # fmt: skip
 def test_shapes_are_printed_with_four_axes(shape, printed):
     assert four_axes(shape) == printed
+
+
+@pytest.mark.parametrize(
+    ("layout", "permutation", "order"),
+    [("NCHW", (0, 2, 3, 1), "CNRT_NHWC"), ("NCHW", (0, 1, 2, 3), "CNRT_NCHW"), ("NHWC", (0, 1, 2, 3), "CNRT_NHWC"),
+     ("NHWC", (0, 3, 1, 2), "CNRT_NCHW"), ("ARRAY", (0, 1, 2, 3), "CNRT_NHWC")],
+)  # fmt: skip
+def test_the_order_of_axes_is_the_devices_not_the_models(layout, permutation, order):
+    shape = (1, 5, 6, 7)
+    device = tuple(shape[i] for i in permutation)
+    record = IORecord(
+        name="x", shape=shape, dtype="f32", device_shape=device, permutation=permutation, layout=layout
+    )  # fmt: skip
+    assert dim_order(record) == order
+
+
+def test_the_twins_of_a_compiled_network_have_the_vendors_lines_and_no_others(offline):
+    text = offline.with_name(offline.name + "_twins").read_text()
+    assert shape_of(text) == shape_of(EXPECTED)
+    assert "Shape(dim): 1 8 8 3 \n" in text and "CNRT_NCHW" not in text
+
+
+def shape_of(text: str) -> str:
+    """A twins text without the names and numbers of its model."""
+    return re.sub(r"(File of|Name:|Shape\(dim\):|Id:|type:|position:|scale:|Parallelism:|limit:).*", r"\1", text)
