@@ -20,6 +20,10 @@ SLACK = 65536
 """Readable bytes before the first and after the last region: kernels may read past the end of a run."""
 
 
+WORTH_WAKING = 2e-4
+"""Seconds of work below which a plan runs on the calling thread alone: waking a thread takes about 5e-5."""
+
+
 @dataclass
 class Plan:
     """Descriptors in serial order, int64 [n, 48]; `phases` int64 [m, 4] for many threads; bytes of scratch a thread
@@ -32,6 +36,8 @@ class Plan:
     inputs: list[tuple[int, int]]
     outputs: list[tuple[int, int]]
     kernels: list[str] = field(default_factory=list)
+    seconds: float = 1.0
+    """About how long one thread takes; short plans are not worth waking others."""
     statistics: dict[str, int] = field(default_factory=dict)
 
 
@@ -80,7 +86,7 @@ class Executor:
         self._scratch_address = self._scratch.ctypes.data + -self._scratch.ctypes.data % 64
 
     def run(self, plan: Plan) -> None:
-        if self.threads == 1 or not len(plan.phases):
+        if self.threads == 1 or plan.seconds < WORTH_WAKING or not len(plan.phases):
             self._run_alone(plan)
             return
         pool = shared_pool(self.threads)

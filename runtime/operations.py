@@ -135,7 +135,7 @@ class Vector:
 @dataclass
 class Operation:
     """One kernel call. `reads` and `writes` are all bytes touched. `target` is the destination under `geometry`
-    (kernels with a chain only). `filters_are_constant`: padding inside filters is known to be zero."""
+    (kernels with a chain only)."""
 
     kernel: str
     words: dict[int, int]
@@ -145,11 +145,9 @@ class Operation:
     geometry: Geometry | None = None
     target: Placed | None = None
     target_factor: float = 1.0
-    rounded_by_store: bool = True
     vector: Vector | None = None
     steps: list[list[int]] = field(default_factory=list)
     table: tuple[int, ...] | None = None
-    extra_scratch: int = 0
     core: int = 0
     row: int = 0
 

@@ -21,6 +21,9 @@ from runtime.operations import Operation
 from runtime.packing import Packer
 from targets.mlu220.container import DeviceFunction
 
+_SECONDS = {"conv": 1e-11, "conv_wide": 5e-11, "depthwise": 1e-10, "copy": 1e-10, "fill": 1e-10}
+"""Host seconds for an elementary step (a multiply-add, an element, a byte), to the order of magnitude."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -76,6 +79,7 @@ def translate(
         inputs=[(offset, record.bytes) for offset, record in zip(spaces.inputs, function.inputs, strict=True)],
         outputs=[(offset, record.bytes) for offset, record in zip(spaces.outputs, function.outputs, strict=True)],
         kernels=[operation.kernel for phase in phases for operation in phase],
+        seconds=sum(_SECONDS.get(operation.kernel, 1e-9) * operation.work + 2e-7 for operation in operations),
         statistics=statistics,
     )
 

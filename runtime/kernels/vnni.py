@@ -15,34 +15,19 @@ from numba.extending import intrinsic
 
 from runtime.kernels.build import cpu_features
 from runtime.kernels.layout import PANEL
-from runtime.kernels.memory import I32, I64, pointer
+from runtime.kernels.memory import I32, I64
+from runtime.kernels.rows import INTS, LANES, function_of, load, loop, splat, store
 
 AVAILABLE = {"avx512f", "avx512bw", "avx512vl", "avx512vnni"} <= cpu_features()
-LANES = 16
-VECTOR = ir.VectorType(I32, LANES)
+VECTOR = INTS
 VECTORS = PANEL // LANES
 VECTOR_BYTES = 4 * LANES
 SIGN_FLIP = -0x7F7F7F80  # 0x80808080
 
 
-def _splat(b, value):
-    vector = b.insert_element(ir.Constant(VECTOR, ir.Undefined), value, I32(0))
-    return b.shuffle_vector(vector, ir.Constant(VECTOR, ir.Undefined), ir.Constant(VECTOR, [0] * LANES))
-
-
 def _opaque(b, value):
     """The value, hidden from the optimiser: with a visible constant code generation does not end (LLVM 22)."""
     return b.asm(ir.FunctionType(VECTOR, [VECTOR]), "", "=v,0", [value], False)
-
-
-def _load(b, address, type_=VECTOR):
-    instruction = b.load(pointer(b, address, type_))
-    instruction.align = 4 if type_ is VECTOR else 1
-    return instruction
-
-
-def _store(b, value, address):
-    b.store(value, pointer(b, address, VECTOR)).align = 4
 
 
 def _dot(b, total, unsigned, signed):
@@ -53,71 +38,37 @@ def _dot(b, total, unsigned, signed):
     return b.call(function, [total, unsigned, signed])
 
 
-def _loop(b, count, body, values):
-    """values = body(index, values) for index in range(count), count >= 1; the values after the last turn."""
-    before, loop, after = b.block, b.append_basic_block("k"), b.append_basic_block("done")
-    b.branch(loop)
-    b.position_at_end(loop)
-    index = b.phi(I64)
-    index.add_incoming(I64(0), before)
-    carried = []
-    for value in values:
-        phi = b.phi(value.type)
-        phi.add_incoming(value, before)
-        carried.append(phi)
-    results = body(index, carried)
-    following = b.add(index, I64(1))
-    index.add_incoming(following, b.block)
-    for phi, value in zip(carried, results, strict=True):
-        phi.add_incoming(value, b.block)
-    b.cbranch(b.icmp_signed("<", following, count), loop, after)
-    b.position_at_end(after)
-    return results
-
-
-def _function(module, name, arguments):
-    """(function, builder, fresh): an internal function that is made once per module and never inlined."""
-    known = module.globals.get(name)
-    if known is not None:
-        return known, None
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    function.attributes.add("nounwind")
-    return function, ir.IRBuilder(function.append_basic_block("entry"))
-
-
 def _tile_function(module, pixels):
     """sums[pixels][32] = start[32] + dot products. Arguments: rows (int64 addresses), offsets (int32 per step of 4
     bytes), steps, filters ([steps][32][4]), start (int32[32]), sums."""
-    function, b = _function(module, f"vnni_tile_{pixels}", 6)
+    function, b = function_of(module, f"vnni_tile_{pixels}", [I64] * 6)
     if b is None:
         return function
     rows, offsets, steps, filters, start, sums = function.args
     flip = _opaque(b, ir.Constant(VECTOR, [SIGN_FLIP] * LANES))
-    sources = [_load(b, b.add(rows, I64(8 * m)), I64) for m in range(pixels)]
-    first = [_load(b, b.add(start, I64(VECTOR_BYTES * j))) for j in range(VECTORS)]
+    sources = [load(b, b.add(rows, I64(8 * m)), I64) for m in range(pixels)]
+    first = [load(b, b.add(start, I64(VECTOR_BYTES * j)), VECTOR) for j in range(VECTORS)]
 
     def step(index, values):
         *totals, weights = values
-        offset = b.sext(_load(b, b.add(offsets, b.mul(index, I64(4))), I32), I64)
-        columns = [_load(b, b.add(weights, I64(VECTOR_BYTES * j))) for j in range(VECTORS)]
+        offset = b.sext(load(b, b.add(offsets, b.mul(index, I64(4))), I32), I64)
+        columns = [load(b, b.add(weights, I64(VECTOR_BYTES * j)), VECTOR) for j in range(VECTORS)]
         for m, source in enumerate(sources):
-            x = b.xor(_splat(b, _load(b, b.add(source, offset), I32)), flip)
+            x = b.xor(splat(b, load(b, b.add(source, offset), I32), VECTOR), flip)
             for j, column in enumerate(columns):
                 totals[m * VECTORS + j] = _dot(b, totals[m * VECTORS + j], x, column)
         return [*totals, b.add(weights, I64(VECTOR_BYTES * VECTORS))]
 
-    *totals, _ = _loop(b, steps, step, first * pixels + [filters])
+    *totals, _ = loop(b, steps, step, first * pixels + [filters])
     for k, total in enumerate(totals):
-        _store(b, total, b.add(sums, I64(VECTOR_BYTES * k)))
+        store(b, total, b.add(sums, I64(VECTOR_BYTES * k)))
     b.ret_void()
     return function
 
 
 def _start_function(module):
     """start[32] = -128 * column sums of a panel. Arguments: steps, filters, start."""
-    function, b = _function(module, "vnni_start", 3)
+    function, b = function_of(module, "vnni_start", [I64] * 3)
     if b is None:
         return function
     steps, filters, start = function.args
@@ -126,12 +77,14 @@ def _start_function(module):
 
     def step(index, values):
         *totals, weights = values
-        totals = [_dot(b, t, flip, _load(b, b.add(weights, I64(VECTOR_BYTES * j)))) for j, t in enumerate(totals)]
+        totals = [
+            _dot(b, t, flip, load(b, b.add(weights, I64(VECTOR_BYTES * j)), VECTOR)) for j, t in enumerate(totals)
+        ]
         return [*totals, b.add(weights, I64(VECTOR_BYTES * VECTORS))]
 
-    *totals, _ = _loop(b, steps, step, [zero] * VECTORS + [filters])
+    *totals, _ = loop(b, steps, step, [zero] * VECTORS + [filters])
     for j, total in enumerate(totals):
-        _store(b, b.sub(zero, total), b.add(start, I64(VECTOR_BYTES * j)))
+        store(b, b.sub(zero, total), b.add(start, I64(VECTOR_BYTES * j)))
     b.ret_void()
     return function
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compiler.numerics import ROUNDINGS
-from runtime import Session
+from runtime import Session, machine
 from tests.chains import offline_model, random_chains, same_bits
 from tests.isa_strategies import KINDS, RandomFunction, programs, random_function, random_inputs
 
@@ -18,6 +19,14 @@ SLOW_START = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 STEPS = ("fuse", "elide", "overlap")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def wake_threads_for_any_work() -> Iterator[None]:
+    """The programs here are short; without this they would run on the calling thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "WORTH_WAKING", 0.0)
+        yield
 
 
 def named_inputs(function: RandomFunction, seed: int) -> dict[str, np.ndarray]:

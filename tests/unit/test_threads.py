@@ -9,11 +9,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from runtime import Session
+from runtime import Session, machine
 from runtime.machine import Arena, Executor, Plan, Pool, Regions, shared_pool
 from targets.mlu220.container import OfflineModel
 from tests.chains import offline_model, random_chains, same_bits
 from tests.isa_strategies import random_inputs
+
+
+@pytest.fixture(autouse=True)
+def wake_threads_for_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs here are short; without this they would run on the calling thread."""
+    monkeypatch.setattr(machine, "WORTH_WAKING", 0.0)
 
 
 def case(seed: int, cores: int = 4, layers: int = 3) -> tuple[OfflineModel, dict[str, np.ndarray]]:
@@ -118,6 +124,13 @@ def test_regions_are_aligned_and_disjoint_with_slack_before_and_after() -> None:
     assert all(offset % 256 == 0 and offset >= 4096 for offset, _ in places)
     assert all(a + size <= b for (a, size), (b, _) in pairwise(places))
     assert len(arena.bytes) >= regions.end + 4096 and arena.address % 256 == 0
+
+
+def test_short_plans_leave_the_other_threads_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "WORTH_WAKING", 1.0)
+    monkeypatch.setattr(machine, "shared_pool", None)
+    model, inputs = case(5, 1, 1)
+    run(Session(model, threads=2), inputs)
 
 
 def test_an_empty_plan_runs() -> None:
