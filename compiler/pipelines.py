@@ -32,9 +32,11 @@ PASSES: dict[str, str | type[Pass]] = {
     "prune-magnitude": "passes.pruning.magnitude:PruneMagnitude",
     "prune-channels": "passes.pruning.channels:PruneChannels",
     "quantize": "passes.quantization.quantize:Quantize",
+    "replicate": "passes.replicate:Replicate",
     "partition": "passes.partition:Partition",
     "legalize": "targets.mlu220.legalize:Legalize",
     "fuse-layers": "passes.fuse_layers:FuseLayers",
+    "chain-kernels": "passes.chain_kernels:ChainKernels",
     "schedule": "passes.schedule:Schedule",
     "plan-memory": "passes.memory.plan:PlanMemory",
 }
@@ -42,7 +44,7 @@ PASSES: dict[str, str | type[Pass]] = {
 
 PIPELINES: dict[str, str] = {
     "prepare": "simplify,fuse-batchnorm,simplify",
-    "mlu220": "convert-layout,partition,legalize,fuse-layers,schedule,plan-memory",
+    "mlu220": "convert-layout,partition,legalize,fuse-layers,chain-kernels,schedule,plan-memory",
 }
 """Pipeline name → its text. Targets add theirs here."""
 

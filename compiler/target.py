@@ -7,7 +7,7 @@ passes as pipeline text. Facts of a chip stay behind these questions.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from compiler.errors import did_you_mean, error
@@ -52,12 +52,13 @@ class Target(Protocol):
         result)."""
         ...
 
-    def schedules(self, kernel: Any, constraints: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        """Ways to run a kernel that fit the chip's memories, as values of its attribute `schedule`."""
+    def reason_against_chaining(self, first: Any, second: Any) -> str | None:
+        """None if two kernels, the first feeding the second alone, may become one, else why not."""
         ...
 
-    def kernel_cost(self, kernel: Any, schedule: dict[str, Any]) -> float:
-        """Modelled cycles of a kernel under a schedule."""
+    def best_schedule(self, kernel: Any, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
+        """The cheapest way to run a kernel that fits the chip's memories, as the value of its attribute `schedule`, and
+        its modelled cycles; None if no way fits. The first of equals, so that the choice is deterministic."""
         ...
 
     def emit(self, module: Module) -> Any:

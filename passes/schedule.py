@@ -43,23 +43,16 @@ class Schedule(Pass):
         faults: list[Diagnostic] = []
         for op in module.ops():
             if op.op_name == "graph.kernel":
-                best = self._best(op, constraints, ctx)
-                if best is None:
+                found = ctx.target.best_schedule(op, constraints)
+                if found is None:
                     faults.append(_does_not_fit(op))
                 else:
-                    op.set_attribute("schedule", best)
-                    ctx.statistics.count(f"{best['buffers']} buffers")
+                    schedule, cycles = found
+                    op.set_attribute("schedule", schedule)
+                    ctx.statistics.count(f"kernels with {schedule['buffers']} buffers")
+                    ctx.statistics.count("modelled cycles of all kernels, one after the other", round(cycles))
         if faults:
             raise CompilerError(faults)
-
-    @staticmethod
-    def _best(kernel: Any, constraints: dict[str, Any], ctx: PassContext) -> dict[str, Any] | None:
-        best, least = None, float("inf")
-        for schedule in ctx.target.schedules(kernel, constraints):
-            cost = ctx.target.kernel_cost(kernel, schedule)
-            if cost < least:
-                best, least = schedule, cost
-        return best
 
 
 def _does_not_fit(kernel: Any) -> Diagnostic:

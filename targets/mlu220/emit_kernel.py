@@ -8,7 +8,7 @@ two buffers the queues overlap; `stream` adds the synchronisation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,13 +19,14 @@ from compiler.ir.types import DType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
 from targets.mlu220.op_base import FILTERS, Emitter, MluOp
-from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import copy_instructions
 from targets.mlu220.tiling import (
     CHANNEL_GROUP,
     KernelSchedule,
     KernelShape,
     Parameter,
+    products,
     split_convolutions,
     sums_bytes,
 )
@@ -71,6 +72,7 @@ class CoreEmitter:
         self.slot_of = dict(zip(shape.values, schedule.slot_of, strict=True))
         self.demands: dict[int, dict[Value, Box]] = {}
         self.padding = self._padding_values()
+        self.stages = _by_stage(shape) if schedule.buffers > 1 else [shape.ops]
 
     def _padding_values(self) -> dict[Value, float]:
         """What lies outside the tensor of each value that some op pads."""
@@ -92,33 +94,60 @@ class CoreEmitter:
 
     def run(self, part: Box) -> None:
         """Emit all tiles of a part of the domain."""
-        tiles = self.tiles(part)
-        ahead = 1 if self.schedule.buffers > 1 else 0
-        for tile in tiles[:ahead]:
-            self.load(tile)
-        for index, tile in enumerate(tiles):
-            if index + ahead < len(tiles):
-                self.load(tiles[index + ahead])
-            self.compute(tile)
+        self.run_tiles(self.tiles(part))
+
+    def run_tiles(self, tiles: Sequence[Tile]) -> None:
+        for work, index, stage in self.order(len(tiles)):
+            self.do(work, tiles[index], stage)
+
+    def order(self, count: int) -> Iterator[tuple[str, int, int]]:
+        """(work, tile, stage) in the order of emission. Software pipelined: in one step, stage 0 of a tile, stage 1 of
+        the tile before it, and so on, with the loads of the next step ahead of them. With one buffer, tile by tile."""
+        depth, ahead = len(self.stages), int(self.schedule.buffers > 1)
+        for step in range(-ahead, count + depth - 1):
+            for work, at in (("load", step + ahead), ("compute", step)):
+                yield from ((work, at - stage, stage) for stage in range(depth) if 0 <= at - stage < count)
+            if step >= depth - 1:
+                yield "store", step - depth + 1, 0
+
+    def parts_of_a_tile(self) -> Iterator[tuple[str, int]]:
+        """(work, stage) of one tile alone, in an order that is right."""
+        for stage in range(len(self.stages)):
+            yield "load", stage
+            yield "compute", stage
+        yield "store", 0
+
+    def do(self, work: str, tile: Tile, stage: int) -> None:
+        """Emit one part of a tile: "load" or "compute" of a stage, or "store"."""
+        if work == "store":
             self.store(tile)
+        else:
+            (self.load if work == "load" else self.compute)(tile, stage)
 
     # -- one tile ----------------------------------------------------------------------------------------------------
-    def load(self, tile: Tile) -> None:
-        """Bring parameters (at the start of a channel block) and inputs on chip."""
-        demand = self.demands[tile.number] = self.shape.demand(tile.box)
+    def load(self, tile: Tile, stage: int) -> None:
+        """Bring a stage's parameters (at the start of a channel block) and inputs on chip."""
+        if tile.number not in self.demands:
+            self.demands[tile.number] = self.shape.demand(tile.box)
+        demand = self.demands[tile.number]
+        members = self.stages[stage]
         if tile.first_of_block:
             for index, parameter in enumerate(self.shape.parameters):
-                if not (isinstance(parameter.op, Conv2d) and parameter.op.splits > 1 and parameter.kind == FILTERS):
+                streamed = isinstance(parameter.op, Conv2d) and parameter.op.splits > 1 and parameter.kind == FILTERS
+                if parameter.op in members and not streamed:
                     self._tag(parameter.op)
                     self._load_parameter(index, parameter, tile, demand)
         for value in self.shape.values:
             if value.producer is None and value in demand:
-                self._tag(next(iter(op for op in self.shape.ops if value in op.inputs)))
-                self._load_input(value, tile, demand[value])
+                first = next(op for op in self.shape.ops if value in op.inputs)
+                if first in members:
+                    self._tag(first)
+                    self._load_input(value, tile, demand[value])
 
-    def compute(self, tile: Tile) -> None:
+    def compute(self, tile: Tile, stage: int) -> None:
+        """Emit the ops of a stage."""
         demand = self.demands[tile.number]
-        for op in self.shape.ops:
+        for op in self.stages[stage]:
             result = op.results[0]
             if result not in demand:
                 continue
@@ -126,23 +155,26 @@ class CoreEmitter:
             buffer = self._buffer(result, tile, demand[result])
             inner = clip(demand[result], result.type.static_shape)
             self._fill_border(result, buffer, demand[result], inner)
-            if not volume(inner):
-                continue
-            inputs: list[View | None] = []
-            for i, (value, box) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
-                if value is None or box is None:
-                    inputs.append(None)
-                elif op.parameter(i) is not None:
-                    inputs.append(self._parameter_view(op, i, tile, box))
-                else:
-                    inputs.append(_inside(self._buffer(value, tile, demand[value]), demand[value], box))
-            out = _inside(buffer, demand[result], inner)
-            if isinstance(op, Conv2d) and op.splits > 1:
-                self._split_convolution(op, tile, out, inputs[0], inner[3])
+            if volume(inner):
+                self._compute_op(op, tile, _inside(buffer, demand[result], inner), inner)
+
+    def _compute_op(self, op: MluOp, tile: Tile, out: View, box: Box) -> None:
+        demand = self.demands[tile.number]
+        inputs: list[View | None] = []
+        for i, (value, needed) in enumerate(zip(op.operands, op.input_boxes(box), strict=False)):
+            if value is None or needed is None:
+                inputs.append(None)
+            elif op.parameter(i) is not None:
+                inputs.append(self._parameter_view(op, i, tile, needed))
             else:
-                op.emit_tile(self.sink, out, inputs)
+                inputs.append(_inside(self._buffer(value, tile, demand[value]), demand[value], needed))
+        if isinstance(op, Conv2d) and op.splits > 1:
+            self._split_convolution(op, tile, out, inputs[0], box[3])
+        else:
+            op.emit_tile(self.sink, out, inputs)
 
     def store(self, tile: Tile) -> None:
+        """Bring a tile's results off the chip."""
         demand = self.demands.pop(tile.number)
         for value in self.shape.outputs:
             producer = value.producer
@@ -244,6 +276,18 @@ class CoreEmitter:
 
         op.emit_split(self.sink, out, x, load, sums)
 
+    def _product_filters(self, op: Matmul) -> Callable[[int], View]:
+        """Where in WRAM the nth matrix of a product lies."""
+        split = split_convolutions(self.shape)
+        place = len(self.shape.parameters) + len(split) + products(self.shape).index(op)
+        offset, size, copies = self.schedule.parameters[place]
+
+        def filters(number: int) -> View:
+            copy = number % copies
+            return View(isa.WRAM, offset + copy * size, (), (), op.b.type.dtype, WRAM_SLOTS + 2 * place + copy)
+
+        return filters
+
     def _load_filters(
         self, parameter: Parameter, box: Box, address: int, slot: int, piece: Interval | None = None
     ) -> None:
@@ -269,6 +313,14 @@ class CoreEmitter:
                 dtype = parameter.value.type.dtype
                 return View(space, address, shape, dense_strides(shape, dtype.size), dtype, slot)
         raise KeyError(f"{op.op_name} has no parameter {index}")
+
+
+def _by_stage(shape: KernelShape) -> list[list[MluOp]]:
+    """The ops of each pipeline stage, in order."""
+    stages: list[list[MluOp]] = [[] for _ in range(max(shape.stage_of.values(), default=0) + 1)]
+    for op in shape.ops:
+        stages[shape.stage_of[op]].append(op)
+    return stages
 
 
 def _inside(view: View, box: Box, inner: Box) -> View:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Value
+from compiler.ir.core import Constant, Value
+from compiler.ops.graph import Kernel
 from targets.mlu220 import cost, isa
 from targets.mlu220.boxes import Box, View, box_shape, dense_strides, volume
 from targets.mlu220.emit_kernel import CoreEmitter, Outside, Tile
@@ -28,9 +29,49 @@ from targets.mlu220.tiling import (
     Parameter,
     allocate,
     granule,
+    place_buffers,
     sample_tiles,
     tile_count,
 )
+
+
+def cheapest(
+    shape: KernelShape, constraints: dict[str, Any], board: Board
+) -> tuple[KernelSchedule, float] | None:
+    """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits."""
+    best: tuple[KernelSchedule, float] | None = None
+    for schedule in candidates(shape, constraints, board):
+        cycles = estimate(shape, schedule, board)
+        if best is None or cycles < best[1]:
+            best = schedule, cycles
+    return best
+
+
+def structure(kernel: Kernel) -> tuple[Any, ...]:
+    """What a kernel's schedule depends on: its ops, their attributes, operand types and how they are connected."""
+    number: dict[Value, int] = {}
+
+    def name(value: Value | None) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, Constant):
+            return value.type.shape, value.type.dtype
+        return number[value]
+
+    block = kernel.body.block
+    for argument in block.arguments:
+        number[argument] = len(number)
+    ops = []
+    for op in block:
+        attributes = tuple((k, repr(v)) for k, v in sorted(op.attributes.items()))
+        ops.append((op.op_name, attributes, tuple(name(v) for v in op.operands), tuple(r.type for r in op.results)))
+        for result in op.results:
+            number[result] = len(number)
+    return tuple(a.type for a in block.arguments), tuple(ops)
+
+
+MOST_CHANNEL_CHOICES = 2
+"""Channel blocks tried per split and buffering: the two widest that fit."""
 
 SPLIT_NAMES = {"batch": 0, "rows": 1}
 
@@ -40,10 +81,15 @@ def candidates(shape: KernelShape, constraints: dict[str, Any], board: Board) ->
     cores = constraints["cores"]
     for split in _split_axes(shape, cores, constraints.get("split")):
         for buffers in _buffer_choices(constraints.get("buffers")):
-            for channels in _channel_choices(shape, split, cores, constraints.get("max_channels")):
+            sizes = _channel_choices(shape, split, cores, constraints.get("max_channels"))
+            fitting = 0
+            for channels in sizes:
+                if fitting == MOST_CHANNEL_CHOICES:
+                    break
                 found = _largest_tile(shape, split, cores, buffers, channels, constraints.get("max_rows"), board)
                 if found is None:
                     continue
+                fitting += 1
                 yield found
                 smaller = _with_more_tiles(shape, found, board)
                 if smaller is not None and not constraints.get("max_rows"):
@@ -64,7 +110,9 @@ def _split_axes(shape: KernelShape, cores: int, asked: str | None) -> list[int]:
         axis = rank - 1 if asked == "channels" else SPLIT_NAMES.get(asked, -1)
         if axis in possible:
             return [axis]
-    return possible
+    enough = [a for a in possible if shape.shape[a] >= cores]
+    # Columns are cut over the cores only where neither rows nor channels suffice.
+    return [a for a in enough if a != 2 or len(enough) < 3 or rank != 4] or possible
 
 
 def _channel_choices(shape: KernelShape, split: int, cores: int, most: int | None) -> list[int]:
@@ -100,14 +148,33 @@ def _largest_tile(
         sizes[0] = 1
     if max_rows is not None and len(sizes) > 1 and 1 not in shape.whole_axes:
         sizes[1] = min(sizes[1], max_rows)
-    while True:
-        found = allocate(shape, replace(base, tile=(*sizes, channels)), board)
-        if found is not None:
-            return replace(found, weights=_weights(shape, found, board))
-        axis = next((a for a in range(len(sizes)) if sizes[a] > 1 and a not in shape.whole_axes), None)
-        if axis is None:
-            return None
-        sizes[axis] = math.ceil(sizes[axis] / 2) if sizes[axis] > 8 else sizes[axis] - 1
+    for axis in [a for a in range(len(sizes)) if a not in shape.whole_axes]:
+        sizes[axis] = _largest_size(shape, base, sizes, channels, axis, board)
+    found = allocate(shape, replace(base, tile=(*sizes, channels)), board)
+    return None if found is None else replace(found, weights=_weights(shape, found, board))
+
+
+def _largest_size(
+    shape: KernelShape, base: KernelSchedule, sizes: Sequence[int], channels: int, axis: int, board: Board
+) -> int:
+    """The largest size of one axis at which a tile fits, at most what it has now; 1 where none does. Bytes grow with
+    the size nearly in proportion, so the first guess is rarely far off."""
+
+    def bytes_at(size: int) -> int:
+        tile = (*sizes[:axis], size, *sizes[axis + 1 :], channels)
+        _, nram, wram = place_buffers(shape, replace(base, tile=tile))
+        return nram if wram <= board.wram_bytes else board.nram_usable_bytes + 1
+
+    room, high = board.nram_usable_bytes, sizes[axis]
+    if high == 1 or (most := bytes_at(high)) <= room:
+        return high
+    least = bytes_at(1)
+    if least > room or most == least:
+        return 1
+    size = max(1, min(high - 1, 1 + (room - least) * (high - 1) // (most - least)))
+    while size > 1 and bytes_at(size) > room:
+        size -= 1
+    return size
 
 
 def _with_more_tiles(shape: KernelShape, found: KernelSchedule, board: Board) -> KernelSchedule | None:
@@ -143,66 +210,98 @@ def sram_half(board: Board) -> int:
 
 # -- cost ------------------------------------------------------------------------------------------------------------
 class Recorder:
-    """Takes instructions for their cost alone."""
+    """Takes instructions for their cost, with the slots that order them."""
 
     def __init__(self) -> None:
         self.tag = -1
         self.rows: list[list[int]] = []
+        self.slots: list[tuple[Sequence[int], Sequence[int]]] = []
 
     def add(self, instruction: isa.Instruction, writes: Sequence[int], reads: Sequence[int]) -> None:
         self.rows.append(instruction.words)
+        self.slots.append((writes, reads))
 
 
-@dataclass(frozen=True)
-class Load:
-    """Cycles that some instructions keep each resource busy: a core's three queues, and the DDR channel all cores
-    share."""
+class Clock:
+    """Times instructions: every queue in order, each instruction waiting for the slots it touches."""
 
-    dma: float
-    matrix: float
-    vector: float
-    ddr: float
+    def __init__(self, recorder: Recorder, board: Board, cores: int) -> None:
+        rows = np.array(recorder.rows, "<i4").reshape(-1, isa.ROW_WORDS)
+        queues, durations = isa.queue_of(rows).tolist(), _durations(rows, board, cores)
+        self.entries = list(zip(queues, durations, recorder.slots, strict=True))
+        self.free = [0.0, 0.0, 0.0]
+        self.written: dict[int, float] = {}
+        self.read: dict[int, float] = {}
+        self.now = 0.0
 
-    @staticmethod
-    def of(rows: np.ndarray, board: Board) -> Load:
-        if not len(rows):
-            return Load(0.0, 0.0, 0.0, 0.0)
-        dma, matrix, vector = np.bincount(isa.queue_of(rows), cost.cycles(rows, board), minlength=3).astype(float)
-        copies = rows[rows[:, 0] == isa.Copy.opcode]
-        return Load(dma, matrix, vector, float(cost.transfers(copies, board).channel.sum()) if len(copies) else 0.0)
+    def run(self, first: int, end: int) -> None:
+        """Time the entries of a range; `now` is then when the last of them ends."""
+        written, read, free = self.written, self.read, self.free
+        for queue, duration, (writes, reads) in self.entries[first:end]:
+            start = free[queue]
+            for slot in reads:
+                if slot >= 0:
+                    start = max(start, written.get(slot, 0.0))
+            for slot in writes:
+                if slot >= 0:
+                    start = max(start, written.get(slot, 0.0), read.get(slot, 0.0))
+            self.now = free[queue] = start + duration
+            for slot in reads:
+                read[slot] = max(read.get(slot, 0.0), self.now)
+            for slot in writes:
+                written[slot] = self.now
 
-    def transfer(self, cores: int) -> float:
-        """Cycles of the transfers when so many cores do the same at once."""
-        return max(self.dma, self.ddr * cores)
+
+def _durations(rows: np.ndarray, board: Board, cores: int) -> list[float]:
+    """Cycles of each instruction when `cores` cores do the same at once and share the DDR channel."""
+    durations = cost.cycles(rows, board).astype(float)
+    copies = np.flatnonzero(rows[:, 0] == isa.Copy.opcode)
+    if len(copies):
+        transfers = cost.transfers(rows[copies], board)
+        shared = transfers.latency + np.maximum(transfers.channel * cores, transfers.port)
+        durations[copies] = np.where(transfers.channel > 0, shared, durations[copies])
+    return durations.tolist()
+
+
+SHOWN = 3
+"""Tiles emitted for an estimate: the first, and one for each of two buffers after it."""
 
 
 def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
-    """Modelled cycles of a kernel: the busiest core's tiles, each as long as its slowest resource, plus one tile to
-    fill the pipeline; without double buffering the queues of a tile add up. A barrier and a first access to DDR come on
-    top."""
-    part = max(schedule.parts(shape.shape, granule(shape, schedule.split)), key=volume) if shape.shape else ()
-    cores = len(schedule.parts(shape.shape, granule(shape, schedule.split)))
-    tile, parameters = _loads(shape, schedule, _typical(shape, schedule, part), board)
+    """Modelled cycles of a kernel: typical tiles of the busiest core, timed in the order in which they will be emitted
+    until the pipeline is full, and for the rest as many times what one more tile takes. A barrier and a first access to
+    DDR come on top."""
+    parts: list[Box] = schedule.parts(shape.shape, granule(shape, schedule.split)) if shape.shape else [()]
+    part = max(parts, key=volume) if shape.shape else ()
+    count = tile_count(shape, schedule) if shape.shape else 1
     blocks = -(-box_shape(part)[-1] // schedule.tile[-1]) if shape.shape else 1
-    tiles = tile_count(shape, schedule) if shape.shape else 1
-    alone = tile.transfer(cores) + tile.matrix + tile.vector
-    steady = alone if schedule.buffers == 1 else max(tile.transfer(cores), tile.matrix, tile.vector)
-    start = board.ddr_latency_cycles + 2 * board.sync_cycles
-    return start + (tiles - 1) * steady + alone + blocks * parameters.transfer(cores)
-
-
-def _loads(shape: KernelShape, schedule: KernelSchedule, tile: Tile, board: Board) -> tuple[Load, Load]:
-    """What a tile costs without its parameters, and what the parameters of a channel block cost."""
+    per_block = max(count // blocks, 1)
+    typical = _typical(shape, schedule, part)
+    tiles = [replace(typical, number=i, block=i // per_block, first_of_block=i % per_block == 0) for i in range(SHOWN)]
     recorder = Recorder()
     emitter = CoreEmitter(recorder, shape, schedule, _pretend(shape, schedule))
-    emitter.load(replace(tile, first_of_block=False))
-    inputs = len(recorder.rows)
-    emitter.compute(tile)
-    emitter.store(tile)
-    whole = len(recorder.rows)
-    emitter.load(replace(tile, first_of_block=True))
-    rows = np.array(recorder.rows, "<i4").reshape(-1, isa.ROW_WORDS)
-    return Load.of(rows[:whole], board), Load.of(rows[whole : len(rows) - inputs], board)
+    ranges = {
+        (work, tile.number, stage): _emitted(emitter, recorder, work, tile, stage)
+        for tile in tiles[:count] for work, stage in emitter.parts_of_a_tile()
+    }  # fmt: skip
+    clock = Clock(recorder, board, len(parts))
+    stages = len(emitter.stages)
+    shown = min(count, stages + 4)
+    ends = []
+    for work, index, stage in emitter.order(shown):
+        clock.run(*ranges[work, index if index < SHOWN else 2 - index % 2, stage])
+        if work == "store":
+            ends.append(clock.now)
+    # Tiles that end while the first stage still begins others: the pace before the pipeline drains.
+    more = (ends[shown - stages] - ends[shown - stages - 2]) / 2 if count > shown else 0.0
+    return board.ddr_latency_cycles + 2 * board.sync_cycles + ends[-1] + (count - shown) * more
+
+
+def _emitted(emitter: CoreEmitter, recorder: Recorder, work: str, tile: Tile, stage: int) -> tuple[int, int]:
+    """Emit one part of a tile; the range of its instructions."""
+    first = len(recorder.rows)
+    emitter.do(work, tile, stage)
+    return first, len(recorder.rows)
 
 
 def _typical(shape: KernelShape, schedule: KernelSchedule, part: Box) -> Tile:

@@ -6,7 +6,7 @@ collects them behind one name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from compiler.errors import error
@@ -17,11 +17,11 @@ from targets.mlu220.container import OfflineModel
 from targets.mlu220.emit import emit_module
 from targets.mlu220.hardware import Board, load_board
 from targets.mlu220.op_base import FILTERS, MluOp
-from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Movement, Reshape, Slice, StorageCast
 from targets.mlu220.op_vector import Binary, Convert, DepthwiseConv2d, Pool, Reduce, Unary
 from targets.mlu220.rules import reason_against
-from targets.mlu220.scheduling import candidates, estimate
+from targets.mlu220.scheduling import cheapest, structure
 from targets.mlu220.tiling import KernelSchedule, KernelShape
 
 PIPELINE = "mlu220"
@@ -40,6 +40,7 @@ class Mlu220:
         if not 1 <= cores <= self.board.cores:
             raise error("E605", f"{cores} cores asked for; {self.board.title} has {self.board.cores}")
         self.cores = cores
+        self._schedules: dict[Any, tuple[KernelSchedule, float] | None] = {}
         self.options = {"board": self.board.name, "cores": cores}
 
     @property
@@ -66,9 +67,11 @@ class Mlu220:
     def reason_against_joining(self, group: Sequence[Op], op: Op) -> str | None:
         assert isinstance(op, MluOp)
         shapes = {r.type.shape for member in group for r in member.results}
+        if isinstance(op, Matmul):
+            return "a product of two activations reads both from memory"
         if isinstance(op, Pool | DepthwiseConv2d | Conv2d):
             return _reason_against_anchor(group, op)
-        anchored = any(isinstance(member, Conv2d | Pool | DepthwiseConv2d) for member in group)
+        anchored = any(isinstance(member, Conv2d | Matmul | Pool | DepthwiseConv2d) for member in group)
         reduced = any(isinstance(member, Reduce) for member in group)
         domain = group[-1].results[0].type.shape if not reduced else max(shapes, key=_size)
         shape = op.results[0].type.shape
@@ -80,12 +83,16 @@ class Mlu220:
             return "its shape differs from the kernel's"
         return None
 
-    def schedules(self, kernel: Any, constraints: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        shape = KernelShape(kernel)
-        return [schedule.to_attribute() for schedule in candidates(shape, constraints, self.board)]
+    def reason_against_chaining(self, first: Kernel, second: Kernel) -> str | None:
+        return reason_against_chaining(first, second)
 
-    def kernel_cost(self, kernel: Kernel, schedule: dict[str, Any]) -> float:
-        return estimate(KernelShape(kernel), KernelSchedule(**schedule), self.board)
+    def best_schedule(self, kernel: Kernel, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
+        """Kernels of one structure get one schedule, which is searched once."""
+        key = (structure(kernel), tuple(sorted((k, v) for k, v in constraints.items() if v is not None)))
+        if key not in self._schedules:
+            self._schedules[key] = cheapest(KernelShape(kernel), constraints, self.board)
+        found = self._schedules[key]
+        return None if found is None else (found[0].to_attribute(), found[1])
 
     def emit(self, module: Module) -> OfflineModel:
         return emit_module(module, self.board, self.cores)
@@ -113,4 +120,18 @@ def _reason_against_anchor(group: Sequence[Op], op: MluOp) -> str | None:
         return "shapes before it differ"
     if op.parameter(1) is FILTERS and any(member.operands[1:] and member.parameter(1) for member in group):  # type: ignore[attr-defined]
         return "per-channel operands before a convolution"
+    return None
+
+
+CHAINABLE = (Conv2d, DepthwiseConv2d, Pool, Binary, Unary, Convert)
+
+
+def reason_against_chaining(first: Kernel, second: Kernel) -> str | None:
+    """Chains are of windows and elementwise ops over images; a halo must be worth computing twice."""
+    ops = [op for kernel in (first, second) for op in kernel.body.block if op.op_name != "graph.yield"]
+    for op in ops:
+        if not isinstance(op, CHAINABLE) or op.results[0].type.rank != 4:
+            return f"{op.op_name} does not chain"
+        if isinstance(op, Conv2d) and (op.groups > 1 or op.splits > 1):
+            return "a convolution with groups or split channels does not chain"
     return None

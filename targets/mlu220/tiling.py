@@ -8,8 +8,8 @@ kernel's `schedule` attribute. `allocate` gives the buffers of a way their place
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from compiler.ops.graph import Kernel
 from targets.mlu220.boxes import Box, Interval, box_shape, clip, cut, hull, split_evenly, volume, whole
 from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS, MluOp
-from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Transpose
 from targets.mlu220.op_vector import Reduce
 
@@ -50,6 +50,7 @@ class KernelShape:
         self.outputs: list[Value] = self.block.terminator.inputs
         self.domain: Value = max(self.outputs, key=lambda v: (v.type.elements, -self.outputs.index(v)))
         self.shape = self.domain.type.static_shape
+        self._demands: dict[Box, dict[Value, Box]] = {}
 
     @cached_property
     def values(self) -> list[Value]:
@@ -88,8 +89,32 @@ class KernelShape:
                 axes.add(rank - 1)
         return frozenset(axes)
 
+    @cached_property
+    def stage_of(self) -> dict[MluOp, int]:
+        """Which stage of the pipeline each op belongs to: a new one begins where the matrix unit awaits the vector
+        unit.
+
+        One stage for all where a value would have to outlive the next stage, for which two buffers do not suffice.
+        """
+        stages: dict[MluOp, int] = {}
+        for op in self.ops:
+            before = [stages[p] for v in op.inputs if (p := v.producer) in stages]
+            after_vector = any(p in stages and p.unit != "matrix" for v in op.inputs if (p := v.producer) is not None)
+            stages[op] = max(before, default=0) + (op.unit == "matrix" and after_vector)
+        for value in self.values:
+            used = [stages[user] for user in value.users if user in stages]
+            made = stages.get(value.producer, min(used, default=0))  # type: ignore[arg-type]
+            if any(stage - made > (value.producer is not None) for stage in used):
+                return dict.fromkeys(self.ops, 0)
+        return stages
+
     def demand(self, box: Box) -> dict[Value, Box]:
         """Per value of the region, the box (not clipped) that a box of the domain needs of it."""
+        if box not in self._demands:
+            self._demands[box] = self._demand(box)
+        return self._demands[box]
+
+    def _demand(self, box: Box) -> dict[Value, Box]:
         wanted: dict[Value, Box] = {}
         for value in self.outputs:
             wanted[value] = self._output_box(value, box)
@@ -139,6 +164,11 @@ def sums_bytes(op: Conv2d, box: Box) -> int:
     return volume(box) * (4 if narrow else 8)
 
 
+def products(shape: KernelShape) -> list[Matmul]:
+    """The products of two activations, which bring one operand to WRAM themselves."""
+    return [op for op in shape.ops if isinstance(op, Matmul)]
+
+
 @dataclass(frozen=True)
 class KernelSchedule:
     """One way to run a kernel; every field is printed in the IR.
@@ -147,7 +177,8 @@ class KernelSchedule:
     buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset,
     bytes) of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of
     `KernelShape.values` (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM
-    otherwise; after them the same for the integer sums of each convolution whose input channels are split.
+    otherwise; after them the same for the integer sums of each convolution whose input channels are split, and for the
+    WRAM of each product of two activations.
     """
 
     split: int
@@ -218,6 +249,12 @@ def sample_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
 
 def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> KernelSchedule | None:
     """The schedule with places for its buffers, or None if they do not fit NRAM and WRAM."""
+    placed, nram, wram = place_buffers(shape, schedule)
+    return placed if nram <= board.nram_usable_bytes and wram <= board.wram_bytes else None
+
+
+def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelSchedule, int, int]:
+    """The schedule with places for its buffers, and the bytes of NRAM and WRAM they take."""
     tiles = sample_tiles(shape, schedule.tile)
     demands = [shape.demand(tile) for tile in tiles]
     blocks = len(cut((0, shape.shape[-1]), schedule.tile[-1])) if shape.shape else 1
@@ -237,37 +274,44 @@ def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> Kern
         size = aligned(max(sums_bytes(op, clip(d[op.results[0]], op.results[0].type.static_shape)) for d in demands))
         parameters.append((nram, size, schedule.buffers))
         nram += size * schedule.buffers
+    for product in products(shape):
+        y = product.results[0]
+        columns = max(box_shape(clip(d[y], y.type.static_shape))[-1] for d in demands)
+        size = aligned(product.filter_bytes(columns))
+        parameters.append((wram, size, schedule.buffers))
+        wram += size * schedule.buffers
     sizes = [max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values]
-    slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands)
+    stage_of = shape.stage_of if schedule.buffers > 1 else dict.fromkeys(shape.ops, 0)
+    slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands, stage_of)
     slots = []
     for size in slot_sizes:
         slots.append((nram, size))
         nram += size * schedule.buffers
-    if nram > board.nram_usable_bytes or wram > board.wram_bytes:
-        return None
-    return KernelSchedule(
-        schedule.split, schedule.cores, schedule.tile, schedule.buffers, schedule.weights,
-        tuple(slots), tuple(slot_of), tuple(parameters),
-    )  # fmt: skip
+    placed = replace(schedule, slots=tuple(slots), slot_of=tuple(slot_of), parameters=tuple(parameters))
+    return placed, nram, wram
 
 
-def _assign_slots(shape: KernelShape, sizes: list[int], demands: list[dict[Value, Box]]) -> tuple[list[int], list[int]]:
+def _assign_slots(
+    shape: KernelShape, sizes: list[int], demands: list[dict[Value, Box]], stage_of: Mapping[MluOp, int]
+) -> tuple[list[int], list[int]]:
     """A slot per value: elementwise results take their operand's place; slots of dead intermediates are used again.
 
     Inputs and outputs keep slots of their own, so that loads and stores of neighbouring tiles overlap the computation.
+    Only values of one pipeline stage share a slot, and none that the next stage still reads: with two buffers, the
+    slot's other user would already be a tile further.
     """
     index_of = {v: i for i, v in enumerate(shape.values)}
     last_use = {v: step for step, op in enumerate(shape.ops) for v in op.inputs}
     pinned = {*shape.outputs, *(v for v in shape.values if v.producer is None)}
     slot_of = [-1] * len(sizes)
     slots: list[int] = []
-    free: list[int] = []
+    free: dict[int, list[int]] = {stage: [] for stage in stage_of.values()}
 
-    def new_slot(size: int) -> int:
-        fitting = [s for s in free if slots[s] >= size]
+    def new_slot(size: int, stage: int) -> int:
+        fitting = [s for s in free[stage] if slots[s] >= size]
         if fitting:
             best = min(fitting, key=lambda s: (slots[s], s))
-            free.remove(best)
+            free[stage].remove(best)
             return best
         slots.append(size)
         return len(slots) - 1
@@ -279,7 +323,11 @@ def _assign_slots(shape: KernelShape, sizes: list[int], demands: list[dict[Value
     for step, op in enumerate(shape.ops):
         result = op.results[0]
         first = op.operands[0] if op.operands else None
-        dying = [v for v in dict.fromkeys(op.inputs) if v in index_of and last_use[v] == step and v not in pinned]
+        stage = stage_of[op]
+        dying = [
+            v for v in dict.fromkeys(op.inputs)
+            if v in index_of and last_use[v] == step and v not in pinned and stage_of[v.producer] == stage  # type: ignore[index]
+        ]  # fmt: skip
         if op.in_place and first in dying and _same_place(first, result, demands):
             slot = slot_of[index_of[first]]
             dying.remove(first)
@@ -287,9 +335,9 @@ def _assign_slots(shape: KernelShape, sizes: list[int], demands: list[dict[Value
             slots.append(sizes[index_of[result]])
             slot = len(slots) - 1
         else:
-            slot = new_slot(sizes[index_of[result]])
+            slot = new_slot(sizes[index_of[result]], stage)
         slot_of[index_of[result]] = slot
-        free += [slot_of[index_of[v]] for v in dying]
+        free[stage] += [slot_of[index_of[v]] for v in dying]
     return slot_of, slots
 
 
