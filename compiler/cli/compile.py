@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     passes.add_argument("--pipeline", metavar="'a,b{x=1}'", help="run exactly these passes instead of all of mluc's")
     arguments.target_arguments(parser)
+    parser.add_argument(
+        "--batch", type=arguments.count, default=1, metavar="B",
+        help="samples that one run of the file takes, for a model made for one (default: 1)",
+    )  # fmt: skip
     arguments.instrument_arguments(parser)
     arguments.json_argument(parser)
 
@@ -54,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
     _check_combination(args)
     arguments.load_passes(args)
     watching = arguments.Watching(args)
-    module = arguments.load_model(args)
+    module, copies = _load(args)
     preprocess = _preprocess(args, module)
     diagnostics: list[Any] = []
-    model = _compile(args, module, preprocess, watching, diagnostics)
+    model = _compile(args, module, copies, preprocess, watching, diagnostics)
     model.save(args.output)
     arguments.tell(diagnostics)
     watching.report()
@@ -70,6 +74,8 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise error("E102", "--calibrate and --scheme exclude each other", help="a scheme is what calibration gives")
     if args.pipeline is not None and (args.passes or args.keep_float or args.i16 or args.float != "f16"):
         raise error("E102", "--pipeline says all the passes; write -p, --keep-float, --i16 and --float into it")
+    if args.pipeline is not None and args.batch != 1:
+        raise error("E102", "--pipeline says all the passes; write replicate{batch=...} into it instead of --batch")
     if args.pipeline is not None and args.calibrate:
         help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
         raise error("E102", "--pipeline starts after calibration", help=help)
@@ -77,6 +83,16 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise error("E102", "--save-scheme needs --calibrate")
     if args.images and not args.calibrate:
         raise error("E102", "--images needs --calibrate")
+
+
+def _load(args: argparse.Namespace) -> tuple[Any, int]:
+    """The module, and how many copies of it make the batch."""
+    if args.batch == 1:
+        return arguments.load_model(args), 1
+    from compiler.batch import load_batch
+    from compiler.frontend.load import load
+
+    return load_batch(lambda shapes: load(args.model, dict(args.shape) | dict(shapes), dict(args.bind)), args.batch)
 
 
 def _preprocess(args: argparse.Namespace, module: Any) -> Any:
@@ -93,8 +109,11 @@ def _preprocess(args: argparse.Namespace, module: Any) -> Any:
     return found
 
 
-def _compile(args: argparse.Namespace, module: Any, preprocess: Any, watching: Any, diagnostics: list[Any]) -> Any:
+def _compile(
+    args: argparse.Namespace, module: Any, copies: int, preprocess: Any, watching: Any, diagnostics: list[Any]
+) -> Any:
     from compiler import driver
+    from compiler.batch import replicated
 
     options: dict[str, Any] = {
         "board": args.board, "cores": args.cores, "instruments": watching.instruments, "diagnostics": diagnostics,
@@ -109,7 +128,7 @@ def _compile(args: argparse.Namespace, module: Any, preprocess: Any, watching: A
         if args.save_scheme:
             scheme.save(args.save_scheme)
     pipeline = driver.pipeline_text(float_type=args.float, keep_float=args.keep_float, i16=args.i16)
-    return driver.compile_model(module, scheme=scheme, pipeline=pipeline, **options)
+    return driver.compile_model(module, scheme=scheme, pipeline=replicated(pipeline, copies), **options)
 
 
 def _context(args: argparse.Namespace, watching: Any) -> Any:

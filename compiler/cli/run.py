@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.cli import arguments
-from compiler.errors import error
+from compiler.errors import CompilerError, error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,27 +86,28 @@ def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
 
 
 class _Reference:
-    """The float model, and how far from it the outputs were."""
+    """The float model, and how far from it the outputs were. A batch is compared sample by sample where that can be."""
 
     def __init__(self, path: Path, session: Any) -> None:
         from compiler.evaluate.interpreter import Interpreter
-        from compiler.frontend.load import load
 
-        module = load(path, None if path.suffix == ".mlu" else {r.name: r.shape for r in session.inputs})
+        records = (*session.inputs, *session.outputs)
+        batches = {r.shape[0] if r.shape else 0 for r in records}
+        self.batch = batches.pop() if len(batches) == 1 and 0 not in batches else 1
+        module = _float_model(path, session, self.batch)
+        self.one_by_one = self.batch > 1 and all(a.type.shape[0] == 1 for a in module.main.arguments)
         self.interpreter = Interpreter(module)
         self.names = module.main.output_names
         self.inputs = [a.name for a in module.main.arguments]
         self.errors: dict[str, float] = {}
         self.agree = 0
         self.count = 0
-        shapes = [session.inputs[0].shape, session.outputs[0].shape]
-        self.batch = shapes[0][0] if all(shapes) and shapes[0][0] == shapes[1][0] else 1
 
     def take(self, sample: dict[str, Any], outputs: dict[str, Any], real: int) -> None:
         """One batch; `real`: how many of its samples do not merely fill it."""
         import numpy as np
 
-        wanted = dict(zip(self.names, self.interpreter.run([sample[n] for n in self.inputs]), strict=True))
+        wanted = dict(zip(self.names, self._run([sample[n] for n in self.inputs]), strict=True))
         for name, found in outputs.items():
             if name not in wanted:
                 raise error("E115", f"the float model has no output {name!r}", help="outputs: " + ", ".join(wanted))
@@ -114,6 +115,29 @@ class _Reference:
         rows = (np.reshape(side[self.names[0]], (self.batch, -1)).argmax(axis=1) for side in (wanted, outputs))
         self.agree += int(np.sum((next(rows) == next(rows))[:real]))
         self.count += min(real, self.batch)
+
+    def _run(self, arrays: list[Any]) -> list[Any]:
+        import numpy as np
+
+        if not self.one_by_one:
+            return self.interpreter.run(arrays)
+        rows = [self.interpreter.run([a[i : i + 1] for a in arrays]) for i in range(self.batch)]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
+def _float_model(path: Path, session: Any, batch: int) -> Any:
+    """The module for one sample, whose meaning no batch can change; or for the whole batch, if it has no other."""
+    from compiler.frontend.load import load
+
+    if path.suffix == ".mlu":
+        return load(path)
+    whole = {r.name: r.shape for r in session.inputs}
+    if batch > 1:
+        try:
+            return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()})
+        except CompilerError:  # a model made for this batch
+            return load(path, whole)
+    return load(path, whole)
 
 
 def _difference(wanted: Any, found: Any) -> float:
