@@ -103,7 +103,27 @@ def _segments(main: Function, rejected: dict[Op, str], border: set[Op]) -> list[
         level = below if below % 2 == parity else below + 1
         levels[op] = level
         members.setdefault(level, []).append(op)
+    _take_inner_transposes(main, border, levels, members)
     return [Segment(HOST if level % 2 else MLU, members[level]) for level in sorted(members)]
+
+
+def _take_inner_transposes(
+    main: Function, border: set[Op], levels: dict[Op, int], members: dict[int, list[Op]]
+) -> None:
+    """Move border transposes between two ops of one segment into it: outside, the segment would take what it gives."""
+    order = {op: index for index, op in enumerate(main.body)}
+    for op in reversed(list(order)):
+        if op not in border:
+            continue
+        source = op.inputs[0].producer
+        while source in border:
+            source = source.inputs[0].producer
+        users = op.results[0].users
+        if source is not None and any(u not in border and levels.get(u) == levels[op] for u in users):
+            border.remove(op)
+            members[levels[op]].append(op)
+    for ops in members.values():
+        ops.sort(key=lambda op: order[op])
 
 
 def _outline(module: Module, segments: list[Segment], border: set[Op], target_name: str) -> None:

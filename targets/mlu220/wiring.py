@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.ir.constants import blobs_of
-from compiler.ir.core import Argument, Function, Module, Op, Result, Value
+from compiler.ir.core import Argument, Constant, Function, Module, Op, Result, Value
 from compiler.ir.printer import print_module
 from compiler.ops.graph import Return
 from compiler.ops.tensor import Transpose
@@ -101,22 +101,19 @@ class Wiring:
         self.steps.append(Step(callee.name, tuple(taken), tuple(made)))
 
     def _remaining(self) -> None:
-        """Returned values that no call makes (inputs, transposes of values used elsewhere too) come from host
-        functions."""
+        """Returned values that no call makes (constants, transposes of values used elsewhere too) come from host
+        functions; a returned input is itself."""
         known = {name for step in self.steps for name in step.outputs}
-        done: set[str] = set()
         for value in self.main.outputs:
             name = self.names[value]
-            if name in known or name in done:
+            if name in known or isinstance(value, Argument):
                 continue
-            done.add(name)
+            known.add(name)
             source, order = self._source(value)
-            function = _layout_function(
-                f"layout{len(self.layout_functions)}", source, order, self.names[source], value, name
-            )
+            taken = () if isinstance(source, Constant) else (self.names[source],)
+            function = _layout_function(f"layout{len(self.layout_functions)}", source, order, taken, value, name)
             self.layout_functions.append(function)
-            made = name if source is not value else f"{name}.output"
-            self.steps.append(Step(function.name, (self.names[source],), (made,)))
+            self.steps.append(Step(function.name, taken, (name,)))
 
     def records(self, function: Function) -> tuple[list[IORecord], list[IORecord]]:
         return self._by_callee[function.name]
@@ -159,15 +156,19 @@ def host_function(module: Module, function: Function, inputs: list[IORecord], ou
 
 
 def _layout_function(
-    name: str, source: Value, order: Sequence[int], source_name: str, value: Value, made: str
+    name: str, source: Value, order: Sequence[int], taken: tuple[str, ...], value: Value, made: str
 ) -> HostFunction:
+    """A host function that permutes its operand, or a constant, to the axes of a returned value."""
     module = Module()
     main = module.add_function(Function("main"))
-    argument = main.add_argument(source.type, "x")
-    op = main.body.append(Transpose(argument, perm=tuple(order), names=["y"]))
+    if isinstance(source, Constant):
+        operand: Value = module.add_constant(source.name, source.data, source.type.quant)
+    else:
+        operand = main.add_argument(source.type, "x")
+    op = main.body.append(Transpose(operand, perm=tuple(order), names=["y"]))
     main.body.append(Return(op.results[0]))
     identity = tuple(range(source.type.rank))
     return HostFunction(
-        name=name, text=print_module(module), inputs=[_record(source_name, source, identity, None)],
-        outputs=[_record(made, value, tuple(range(value.type.rank)), None)],
+        name=name, text=print_module(module), inputs=[_record(taken_name, source, identity, None) for taken_name in taken],
+        outputs=[_record(made, value, tuple(range(value.type.rank)), None)], constants=blobs_of(module),
     )  # fmt: skip
