@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -78,3 +82,19 @@ def test_many_random_layers_give_the_oracles_bytes(block: int) -> None:
     for seed in range(1000 + 60 * block, 1060 + 60 * block):
         cores, threads = (1, 2, 4)[seed % 3], (1, 2, 3)[seed // 3 % 3]
         assert_same(random_chains(seed, cores, 4), seed, ROUNDINGS[seed % 2], threads=threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["generic", "haswell"])
+def test_processors_without_the_special_instructions_give_the_same_bytes(cpu: str) -> None:
+    """Without F16C and without VNNI, as Numba compiles for another processor; x86 only."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("the processors named are x86")
+    code = (
+        "from tests.property import test_simulator_equals_oracle as t\n"
+        "from runtime.kernels import vnni\n"
+        "assert not vnni.AVAILABLE\n"
+        "for seed in range(200, 230):\n"
+        "    t.assert_same(t.random_chains(seed, 1 + seed % 2, 3), seed, threads=1 + seed % 2)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "NUMBA_CPU_NAME": cpu}, check=True)
