@@ -163,11 +163,8 @@ class FunctionEmitter:
                 self.views[op.results[0]] = View(part.space, part.address, part.shape, strides, part.dtype)
 
     def _place_parts(self, op: Concat) -> None:
-        start = [0] * op.results[0].type.rank
-        whole = self.views[op.results[0]]
-        for part in op.xs:
-            self.views[part] = whole.sub(start, part.type.static_shape)
-            start[op.axis] += part.type.static_shape[op.axis]
+        for index, part in enumerate(op.xs):
+            self.views[part] = op.part(self.views[op.results[0]], index)
 
     def _kernel(self, kernel: Kernel, number: int) -> None:
         shape = KernelShape(kernel)

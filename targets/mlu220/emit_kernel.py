@@ -171,7 +171,7 @@ class CoreEmitter:
         if isinstance(op, Conv2d) and op.splits > 1:
             self._split_convolution(op, tile, out, inputs[0], box[3])
         else:
-            op.emit_tile(self.sink, out, inputs)
+            op.emit_box(self.sink, box, out, inputs)
 
     def store(self, tile: Tile) -> None:
         """Bring a tile's results off the chip."""

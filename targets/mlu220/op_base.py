@@ -62,6 +62,10 @@ class MluOp(Op):
         """Write the instructions that compute the view `out` from `inputs` (views of exactly `input_boxes`)."""
         raise TypeError(f"{self.op_name} has no instructions")
 
+    def emit_box(self, emitter: Emitter, box: Box, out: View, inputs: Sequence[View | None]) -> None:
+        """`emit_tile` for ops whose instructions depend on where in the result the tile lies: at `box`."""
+        self.emit_tile(emitter, out, inputs)
+
 
 def as_type(x: np.ndarray, dtype: DType) -> np.ndarray:
     """fp32 values rounded once to a float type of the chip."""

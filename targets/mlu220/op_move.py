@@ -82,9 +82,9 @@ class Reshape(Movement):
 
 @op("mlu.storage_cast")
 class StorageCast(Movement):
-    """The same integers with another statement of what they stand for, given as result type. Always a view.
+    """The same bytes with another statement of what they stand for, given as result type. Always a view.
 
-    The chip's integers are plain; values that cross to the host say how they are quantised.
+    The chip's integers are plain; values that cross to the host say how they are quantised. A truth value is a byte.
     """
 
     x = operand()
@@ -92,7 +92,7 @@ class StorageCast(Movement):
 
     def check(self) -> Iterable[str]:
         for r in self.results:
-            if (r.type.shape, r.type.dtype) != (self.x.type.shape, self.x.type.dtype):
+            if (r.type.shape, r.type.dtype.size) != (self.x.type.shape, self.x.type.dtype.size):
                 yield f"{self.x.type.shape} {self.x.type.dtype} is not stored as {r.type.shape} {r.type.dtype}"
 
 
@@ -197,12 +197,17 @@ class Concat(Movement):
         """The axis of concatenation is never cut, so every operand gives all of it."""
         return [(*box[: self.axis], (0, x.type.static_shape[self.axis]), *box[self.axis + 1 :]) for x in self.xs]
 
+    def part(self, whole: View, index: int) -> View:
+        """Where in a view of the result an operand's elements go."""
+        start = [0] * len(whole.shape)
+        start[self.axis] = sum(x.type.static_shape[self.axis] for x in self.xs[:index])
+        shape = list(whole.shape)
+        shape[self.axis] = self.xs[index].type.static_shape[self.axis]
+        return whole.sub(start, shape)
+
     def emit_tile(self, emitter: Emitter, out: View, inputs: Sequence[View | None]) -> None:
-        start = [0] * len(out.shape)
-        for source in inputs:
-            assert source is not None
-            super().emit_tile(emitter, out.sub(start, source.shape), [source])
-            start[self.axis] += source.shape[self.axis]
+        for index, source in enumerate(inputs):
+            super().emit_tile(emitter, self.part(out, index), [source])
 
 
 @evaluator("mlu.copy")
@@ -217,7 +222,7 @@ def evaluate_reshape(op: Reshape, x: np.ndarray) -> np.ndarray:
 
 @evaluator("mlu.storage_cast")
 def evaluate_storage_cast(op: StorageCast, x: np.ndarray) -> np.ndarray:
-    return x
+    return x.view(op.result.type.dtype.numpy)
 
 
 @evaluator("mlu.slice")
