@@ -145,6 +145,7 @@ _BY_KERNEL: dict[str, dict[int, Relocate]] = {
     "pool": {0: _word(L.SRC)},
     "reduce": {0: _word(L.SRC)},
     "transpose": {0: _word(L.SRC)},
+    "reshape_filter": {0: _word(L.SRC)},
     "copy": {0: _word(L.SRC)},
 }
 

@@ -165,6 +165,14 @@ def _fill(f: SimpleNamespace, context: _Context) -> Operation:
     return _operation("fill", words)
 
 
+def _reshape_filter(f: SimpleNamespace, context: _Context) -> Operation:
+    words = {
+        L.DST: context.wram + f.dst, L.SRC: context.nram + f.src, L.PIXELS: f.co, L.COLUMNS: f.ci,
+        L.SIZE: SIZES[f.filter_type], L.SRC_ROW: f.src_pitch, L.ORDER: f.order,
+    }  # fmt: skip
+    return _operation("reshape_filter", words)
+
+
 def _transpose(f: SimpleNamespace, context: _Context) -> Operation:
     words = {
         L.DST: context.nram + f.dst, L.SRC: context.nram + f.src, L.PIXELS: f.rows, L.COLUMNS: f.columns,
@@ -321,4 +329,5 @@ _BUILDERS: dict[int, Callable[[SimpleNamespace, _Context], Operation]] = {
     isa.Depthwise.opcode: _depthwise,
     isa.Reduce.opcode: _reduce,
     isa.Transpose.opcode: _transpose,
+    isa.ReshapeFilter.opcode: _reshape_filter,
 }

@@ -185,6 +185,15 @@ class _Executor:
         strides = (i.dst_stride0, i.dst_stride1, i.dst_stride2, i.element_size)
         view(self.nram, i.dst, shape, strides, dtype)[...] = i.value & ((1 << (8 * i.element_size)) - 1)
 
+    def reshape_filter(self, i: Any) -> None:
+        dtype = _numpy(i.filter_type)
+        if i.order is isa.FilterOrder.CHANNELS:
+            w = self.rows(i.src, i.co, i.ci, i.src_pitch, dtype)
+        else:
+            w = self.rows(i.src, i.ci, i.co, i.src_pitch, dtype).T
+        packed = isa.pack_filters(np.ascontiguousarray(w)[:, None, None, :], isa.Runs.TAP)
+        self.memories.wram[self.core][i.dst : i.dst + len(packed)] = packed
+
     # -- matrix --------------------------------------------------------------------------------------------------------
     def conv(self, i: Any) -> None:
         x, oh, ow = self.window_input(i, i.ci, _numpy(i.src_type))

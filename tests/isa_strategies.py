@@ -369,6 +369,34 @@ class _Builder:
             self.append(core, isa.Conv(**values, **place, **(d if last else {})), reads, writes)  # type: ignore[list-item]
         self.publish(dst)
 
+    def product(self, core: int) -> None:
+        """Two activations: one reshaped into WRAM, the other convolved with it by a kernel of 1x1."""
+        src_type, filter_type = self.pick([(Type.I8, Type.I8), (Type.I16, Type.I8), (Type.I16, Type.I16)])
+        other = self.source(core, filter_type)
+        part = self.view(other)
+        order = self.pick(isa.FilterOrder)
+        co, ci = (part["rows"], part["count"]) if order is isa.FilterOrder.CHANNELS else (part["count"], part["rows"])
+        size = int(isa.filter_bytes(co, 1, 1, ci, filter_type, isa.Runs.TAP))
+        filters = Region(isa.WRAM, core, self.wram[core], Type.I8, 1, size, size)
+        self.wram[core] += size
+        src, dst_type = self.source(core, src_type, elements=ci, dense=True), self.float_type()
+        pixels = src.elements // ci
+        dst = self.allocate(core, dst_type, pixels, co)
+        if self.wram[core] > WRAM_BYTES:
+            raise MemoryError
+        reshape = isa.ReshapeFilter(
+            dst=filters.base, src=other.base, co=co, ci=ci, src_pitch=other.pitch, filter_type=filter_type, order=order
+        )
+        conv = isa.Conv(
+            dst=dst.base, src=src.base, filters=filters.base, ci=ci, h=1, w=pixels, kh=1, kw=1, co=co,
+            src_row_pitch=0, src_pixel_pitch=ci * src.size, dst_row_pitch=0, dst_pixel_pitch=dst.pitch,
+            fix_position=self.integer(-14, 2), src_type=src_type, filter_type=filter_type, dst_type=dst_type,
+            runs=self.pick(isa.Runs),
+        )  # fmt: skip
+        self.append(core, reshape, [other], [filters])
+        self.append(core, conv, [src, filters], [dst])
+        self.publish(dst)
+
     def _sums(self, core: int, elements: int, src_type: Type, filter_type: Type) -> Region:
         width = int(isa.sum_size(int(src_type), int(filter_type)))
         self.nram[core] = -(-self.nram[core] // 8) * 8
@@ -415,6 +443,7 @@ class _Builder:
 
 KINDS = [
     "unary", "binary", "convert", "pool", "depthwise", "reduce", "transpose", "fill", "conv", "conv", "exchange",
+    "product",
 ]  # fmt: skip
 
 

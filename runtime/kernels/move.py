@@ -1,4 +1,7 @@
-"""Copies, fills and transpositions. Chunks cut the outermost loop that has more than one turn, or a single long run."""
+"""Copies, fills, transpositions and packing of filters.
+
+Chunks cut the outermost loop that has more than one turn, or a single long run.
+"""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -17,6 +20,8 @@ from runtime.kernels.layout import (
     N0,
     N1,
     N2,
+    ORDER,
+    PANEL,
     PIXELS,
     RUN,
     SIZE,
@@ -127,3 +132,36 @@ def transpose(arena, descriptor, chunk, scratch):
             destination = arena + d[DST] + column * d[OUT_PITCH] + row * size
             source = arena + d[SRC] + row * d[SRC_ROW] + column * size
             transpose_tile(destination, source, rows, columns, size, d[OUT_PITCH], d[SRC_ROW])
+
+
+@inlined
+def filter_word(source, channel, k, channel_step, k_step, channels, length, size):
+    """The 4 bytes of a lane at index k of K, zeros where there is no channel or no k."""
+    word = 0
+    if channel < channels:
+        for j in range(4 // size):
+            if k + j < length:
+                address = source + channel * channel_step + (k + j) * k_step
+                if size == 1:
+                    word |= np.int64(bytes_at(address, 1)[0]) << (8 * j)
+                else:
+                    word |= np.int64(u16_at(address, 1)[0]) << (16 * j)
+    return np.int32(word)
+
+
+@kernel()
+def reshape_filter(arena, descriptor, chunk, scratch):
+    """[PIXELS channels][COLUMNS of K], or its transpose, to panels of 32 channels: [panel][K / unit][32][4 bytes]."""
+    d = i64_at(descriptor, WORDS)
+    size, unit = d[SIZE], 4 // d[SIZE]
+    steps = (d[COLUMNS] + unit - 1) // unit
+    panels = (d[PIXELS] + 2 * PANEL - 1) // (2 * PANEL) * 2
+    channel_step, k_step = (size, d[SRC_ROW]) if d[ORDER] else (d[SRC_ROW], size)
+    first, end = share(panels, d[CHUNKS], chunk, 1)
+    for panel in range(first, end):
+        for step in range(steps):
+            w = i32_at(arena + d[DST] + (panel * steps + step) * PANEL * 4, PANEL)
+            for lane in range(PANEL):
+                w[lane] = filter_word(
+                    arena + d[SRC], panel * PANEL + lane, step * unit, channel_step, k_step, d[PIXELS], d[COLUMNS], size
+                )

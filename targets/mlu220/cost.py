@@ -136,10 +136,16 @@ def _fill(c: Columns, board: Board) -> np.ndarray:
     return _ceil(total, board.nram_bytes_per_cycle) + (_segments(dst) - 1) * board.segment_cycles + board.issue_cycles
 
 
+def _reshape_filter(c: Columns, board: Board) -> np.ndarray:
+    """A read and a write pass, as for a transposition ([U]): not published."""
+    vectors = _ceil(isa.ReshapeFilter.size(c), board.nram_bytes_per_cycle)
+    return board.transpose_passes * vectors + board.on_chip_latency_cycles
+
+
 _CYCLES: dict[int, Callable[[Columns, Board], np.ndarray]] = {
     isa.Copy.opcode: _copy, isa.Fill.opcode: _fill, isa.Conv.opcode: _conv, isa.Binary.opcode: _binary,
     isa.Unary.opcode: _unary, isa.Convert.opcode: _convert, isa.Pool.opcode: _pool, isa.Depthwise.opcode: _depthwise,
-    isa.Reduce.opcode: _reduce, isa.Transpose.opcode: _transpose,
+    isa.Reduce.opcode: _reduce, isa.Transpose.opcode: _transpose, isa.ReshapeFilter.opcode: _reshape_filter,
 }  # fmt: skip
 
 

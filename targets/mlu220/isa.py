@@ -23,7 +23,7 @@ from targets.mlu220.filters import (
     run_unit,
     unpack_filters,
 )  # fmt: skip
-from targets.mlu220.isa_dma import Barrier, Copy, Fill, Signal, Wait
+from targets.mlu220.isa_dma import Barrier, Copy, Fill, ReshapeFilter, Signal, Wait
 from targets.mlu220.isa_fields import (
     ALL_QUEUES,
     BY_NAME,
@@ -71,6 +71,7 @@ from targets.mlu220.isa_types import (
     NUMPY_TYPES,
     TYPE_SIZES,
     BinaryFunction,
+    FilterOrder,
     Float,
     Integer,
     Mode,
@@ -89,13 +90,13 @@ __all__ = [
     "ALL_QUEUES", "BY_NAME", "CONSTANTS", "COUNTERS", "INPUT", "INSTRUCTIONS", "IPU_CORES", "LANES", "MAX_FAR",
     "MAX_IO", "MAX_NEAR", "MAX_WORK", "MEMORY_CORE", "NRAM", "NUMPY_TYPES", "OUTPUT", "QUEUES", "ROW_BYTES",
     "ROW_WORDS", "SRAM", "TYPE_SIZES", "WORKSPACE", "WRAM", "Accesses", "Address", "Barrier", "Binary",
-    "BinaryFunction", "Columns", "Conv", "Convert", "Copy", "Depthwise", "Fault", "Field", "Fill", "Float",
-    "Instruction", "Integer", "Mode", "Partial", "Pool", "PoolFunction", "Queue", "Reduce", "ReduceFunction",
-    "Rule", "Runs", "Signal", "Transpose", "Type", "Unary", "UnaryFunction", "Unit", "Wait", "coalesce",
-    "conv_runs", "core_faults", "decode", "disjoint", "encode_program", "faults", "filter_bytes", "footprints",
-    "groups", "is_input", "is_on_chip", "is_output", "is_space", "no_self_overlap", "output_size", "pack_filters",
-    "padded_k", "queue_of", "run_unit", "same", "space_name", "space_number", "sum_size", "unpack_filters",
-    "work",
+    "BinaryFunction", "Columns", "Conv", "Convert", "Copy", "Depthwise", "Fault", "Field", "Fill", "FilterOrder",
+    "Float", "Instruction", "Integer", "Mode", "Partial", "Pool", "PoolFunction", "Queue", "Reduce",
+    "ReduceFunction", "ReshapeFilter", "Rule", "Runs", "Signal", "Transpose", "Type", "Unary", "UnaryFunction",
+    "Unit", "Wait", "coalesce", "conv_runs", "core_faults", "decode", "disjoint", "encode_program", "faults",
+    "filter_bytes", "footprints", "groups", "is_input", "is_on_chip", "is_output", "is_space", "no_self_overlap",
+    "output_size", "pack_filters", "padded_k", "queue_of", "run_unit", "same", "space_name", "space_number",
+    "sum_size", "unpack_filters", "work",
 ]  # fmt: skip
 
 

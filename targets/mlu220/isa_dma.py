@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from targets.mlu220.filters import filter_bytes
 from targets.mlu220.isa_fields import (
     CONSTANTS,
     COUNTERS,
@@ -26,8 +27,8 @@ from targets.mlu220.isa_fields import (
     no_self_overlap,
     number,
 )  # fmt: skip
-from targets.mlu220.isa_rules import APART, BYTE_LIMIT, OVERLAPS_ITSELF, aligned, pitch, stride
-from targets.mlu220.isa_types import Queue
+from targets.mlu220.isa_rules import APART, BYTE_LIMIT, OVERLAPS_ITSELF, aligned, extent, pitch, stride
+from targets.mlu220.isa_types import TYPE_SIZES, FilterOrder, Integer, Queue, Runs
 
 
 class Copy(Instruction, opcode=0x10, unit=Unit.DMA):
@@ -109,6 +110,46 @@ class Fill(Instruction, opcode=0x11, unit=Unit.DMA):
     @classmethod
     def work(cls, c: Columns) -> np.ndarray:
         return c.run.astype(float) * c.n0 * c.n1 * c.n2
+
+
+class ReshapeFilter(Instruction, opcode=0x12, unit=Unit.DMA):
+    """Bring filters of one tap from NRAM to WRAM in the matrix unit's layout (`__bang_reshape_filter` and the copy
+    after it): one operand of a product of two activations. order CHANNELS: src[co][ci], K: src[ci][co]; rows lie
+    src_pitch bytes apart. Padding (see `filters.py`) is written with zeros."""
+
+    dst = near(WRAM)
+    src = near(NRAM)
+    co = extent()
+    ci = extent()
+    src_pitch = pitch()
+    filter_type = choice(Integer)
+    order = choice(FilterOrder, FilterOrder.CHANNELS)
+
+    rules = (
+        Rule("dst must be 64-byte aligned, as filters are", lambda c: aligned(64, c.dst)),
+        Rule(
+            "src and src_pitch must be multiples of the element size",
+            lambda c: aligned(TYPE_SIZES[c.filter_type], c.src, c.src_pitch),
+        ),
+    )
+
+    @classmethod
+    def accesses(cls, c: Columns) -> list[Accesses]:
+        by_channel = c.order == FilterOrder.CHANNELS
+        count, length = np.where(by_channel, c.co, c.ci), np.where(by_channel, c.ci, c.co)
+        return [
+            access(c, NRAM, c.src, length * TYPE_SIZES[c.filter_type], [(count, c.src_pitch)]),
+            access(c, WRAM, c.dst, cls.size(c), write=True),
+        ]
+
+    @staticmethod
+    def size(c: Columns) -> np.ndarray:
+        """Bytes of WRAM written."""
+        return filter_bytes(c.co, 1, 1, c.ci, c.filter_type, Runs.TAP)
+
+    @classmethod
+    def work(cls, c: Columns) -> np.ndarray:
+        return cls.size(c).astype(float)
 
 
 # -- control -----------------------------------------------------------------------------------------------------------

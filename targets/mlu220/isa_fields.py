@@ -10,6 +10,7 @@ in `isa.py`.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -358,7 +359,7 @@ class Instruction:
 
     def __init_subclass__(cls, opcode: int, unit: Unit, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        cls.opcode, cls.unit, cls.name = opcode, unit, cls.__name__.lower()
+        cls.opcode, cls.unit, cls.name = opcode, unit, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
         cls.fields = {name: f for name, f in vars(cls).items() if isinstance(f, Field)}
         cls.layout = {}
         cls.width = 1

@@ -48,6 +48,14 @@ class Runs(enum.IntEnum):
     TAP = 1
 
 
+class FilterOrder(enum.IntEnum):
+    """How filters of one tap lie before `reshape_filter`: rows of K, one per output channel, or rows of output
+    channels, one per index of K."""
+
+    CHANNELS = 0
+    K = 1
+
+
 class BinaryFunction(enum.IntEnum):
     ADD = 0
     SUB = 1

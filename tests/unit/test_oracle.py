@@ -229,6 +229,19 @@ def test_transpose_swaps_rows_and_columns_of_any_element_size(memories, dtype):
         assert get(memories, 256 + 4 * size * column, (3,), dtype).tolist() == x[:, column].tolist()
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("order", ["CHANNELS", "K"])
+def test_reshape_filter_gives_wram_what_packing_at_compile_time_would(memories, rng, dtype, order):
+    w = rng.integers(-100, 100, (70, 5)).astype(dtype)
+    x = w if order == "CHANNELS" else np.ascontiguousarray(w.T)
+    put(memories, 0, x)
+    kind = "I8" if dtype is np.int8 else "I16"
+    reshape = isa.ReshapeFilter(dst=128, src=0, co=70, ci=5, src_pitch=x.strides[0], filter_type=kind, order=order)
+    execute(reshape, 0, memories)
+    packed = isa.pack_filters(w[:, None, None, :], isa.Runs.TAP)
+    assert np.array_equal(memories.wram[0][128 : 128 + len(packed)], packed)
+
+
 # -- functions -------------------------------------------------------------------------------------------------------
 def relu_function(tiles: int = 4) -> DeviceFunction:
     record = IORecord.dense("x", (tiles * 64,), "f32")
