@@ -170,6 +170,8 @@ class CoreEmitter:
                 inputs.append(_inside(self._buffer(value, tile, demand[value]), demand[value], needed))
         if isinstance(op, Conv2d) and op.splits > 1:
             self._split_convolution(op, tile, out, inputs[0], box[3])
+        elif isinstance(op, Matmul):
+            op.emit_product(self.sink, out, inputs, self._product_filters(op))
         else:
             op.emit_box(self.sink, box, out, inputs)
 

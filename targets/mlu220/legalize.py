@@ -58,6 +58,7 @@ def lower(lowering: Lowering) -> list[Diagnostic]:
             lowering.bind(op, made if isinstance(made, tuple) else (made,))
     if not faults:
         lowering.finish(lowering.function.body.terminator)
+        lowering.drop_unused()
         lowering.swap()
     return faults
 

@@ -59,6 +59,12 @@ class Lowering:
         """Return the values in their declared types."""
         self.target.body.append(Return(*(self.as_declared(v) for v in op.inputs), location=op.location))
 
+    def drop_unused(self) -> None:
+        """Erase ops that rules made and nothing takes after all."""
+        for op in reversed(list(self.target.body)):
+            if op.op_name != "graph.return" and not any(r.users for r in op.results):
+                op.erase()
+
     # -- helpers for rules -------------------------------------------------------------------------------------------
     def make(self, name: str, *operands: Value | None, **attributes: Any) -> Value:
         """Append an `mlu.` op at the current location and give its result."""

@@ -1,4 +1,5 @@
-"""The integer convolution of the matrix unit. Matmul and fully connected layers are convolutions of 1x1 here.
+"""The integer products of the matrix unit: convolutions, fully connected layers among them as convolutions of 1x1, and
+products of two activations.
 
 The result is the raw sum: `fp32(sum) * 2^fix_position`, rounded to the result's type; scales and bias are further ops
 (MLU220.md 1.7).
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from compiler.evaluate.registry import evaluator
-from compiler.ir.define import DTypeKind, Int, IntPair, IntQuad, attr, op, operand, result
+from compiler.ir.define import Bool, DTypeKind, Int, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, cut, window_box
@@ -147,6 +148,111 @@ class Conv2d(MluOp):
                     filters.address + g * slab,
                 )
                 emitter.add(instruction, [out.slot], [x.slot, filters.slot])
+
+
+@op("mlu.matmul")
+class Matmul(MluOp):
+    """Integer product of two activations. a: [..., m, k]; b: [..., k, n], or [..., n, k] with `transpose_b`.
+
+    y: [..., m, n] `to`; leading axes are equal or 1.
+    y = to(fp32(sum) * 2^fix_position); the sum is exact. b is brought to WRAM matrix by matrix. Source:
+    `__bang_reshape_filter`, `__bang_mlp`.
+    """
+
+    unit = "matrix"
+    a = operand(dtypes=(DType.I8, DType.I16))
+    b = operand(dtypes=(DType.I8, DType.I16))
+    transpose_b = attr(Bool, default=False)
+    fix_position = attr(Int)
+    to = attr(DTypeKind, default=DType.F16)
+    y = result()
+
+    def check(self) -> Iterable[str]:
+        a, b = self.a.type.static_shape, self.b.type.static_shape
+        if len(a) != len(b) or len(a) < 2:
+            yield f"operands of rank {len(a)} and {len(b)}: both must have the same rank of at least 2"
+            return
+        if a[-1] != b[self.k_axis]:
+            yield f"a has {a[-1]} columns, b expects {b[self.k_axis]}"
+        if any(p != q and 1 not in (p, q) for p, q in zip(a[:-2], b[:-2], strict=True)):
+            yield f"leading axes {list(a[:-2])} and {list(b[:-2])} do not go together"
+        if self.a.type.dtype is DType.I8 and self.b.type.dtype is DType.I16:
+            yield "i8 by i16 is not a mode of the matrix unit"
+        if self.to not in (DType.F16, DType.F32):
+            yield f"the matrix unit writes f16 or f32, not {self.to}"
+
+    @property
+    def k_axis(self) -> int:
+        """The axis of b that is summed over."""
+        return -1 if self.transpose_b else -2
+
+    def infer(self) -> TensorType:
+        a, b = self.a.type.static_shape, self.b.type.static_shape
+        leading = (max(p, q) for p, q in zip(a[:-2], b[:-2], strict=True))
+        return TensorType((*leading, a[-2], b[-2 if self.transpose_b else -1]), self.to)
+
+    def input_boxes(self, box: Box) -> list[Box | None]:
+        *leading, m, n = box
+        a, b = self.a.type.static_shape, self.b.type.static_shape
+        k = (0, a[-1])
+
+        def repeated(shape: tuple[int, ...]) -> Box:
+            return tuple((0, 1) if d == 1 else interval for d, interval in zip(shape, leading, strict=False))
+
+        return [(*repeated(a), m, k), (*repeated(b), *((n, k) if self.transpose_b else (k, n)))]
+
+    def filter_bytes(self, channels: int) -> int:
+        """WRAM bytes of `channels` columns of one matrix b."""
+        code = TYPE_CODES[self.b.type.dtype]
+        return int(isa.filter_bytes(channels, 1, 1, self.a.type.static_shape[-1], code, isa.Runs.TAP))
+
+    def emit_product(
+        self, emitter: Emitter, out: View, inputs: Sequence[View | None], filters: Callable[[int], View]
+    ) -> None:
+        """Write a tile matrix by matrix; `filters` gives the place in WRAM for the nth b."""
+        a, b = inputs[0], inputs[1]
+        assert a is not None and b is not None
+        place, count, held = None, 0, None
+        for index in np.ndindex(*out.shape[:-2]):
+            y, x = _matrix(out, index), _matrix(a, index)
+            other = _matrix(b, index)
+            if place is None or other.address != held:
+                place, held, count = filters(count), other.address, count + 1
+                emitter.add(self._reshape(place, other), [place.slot], [other.slot])
+            emitter.add(self._product(y, x, place), [y.slot], [x.slot, place.slot])
+
+    def _reshape(self, place: View, b: View) -> isa.ReshapeFilter:
+        rows, columns = b.shape
+        co, ci = (rows, columns) if self.transpose_b else (columns, rows)
+        order = isa.FilterOrder.CHANNELS if self.transpose_b else isa.FilterOrder.K
+        return isa.ReshapeFilter(
+            dst=place.address, src=b.address, co=co, ci=ci, src_pitch=b.strides[0], filter_type=TYPE_CODES[b.dtype],
+            order=order,
+        )  # fmt: skip
+
+    def _product(self, y: View, a: View, filters: View) -> isa.Conv:
+        """A matrix product as a convolution of 1x1 over one row of m pixels."""
+        return isa.Conv(
+            dst=y.address, src=a.address, filters=filters.address, ci=a.shape[1], h=1, w=a.shape[0], kh=1, kw=1,
+            co=y.shape[1], src_row_pitch=0, src_pixel_pitch=a.strides[0], dst_row_pitch=0, dst_pixel_pitch=y.strides[0],
+            fix_position=self.fix_position, src_type=TYPE_CODES[a.dtype], filter_type=TYPE_CODES[self.b.type.dtype],
+            dst_type=TYPE_CODES[y.dtype], runs=isa.Runs.TAP,
+        )  # fmt: skip
+
+
+def _matrix(view: View, index: Sequence[int]) -> View:
+    """The matrix of the last two axes at an index of the leading ones; axes of 1 stand for every index."""
+    address = view.address + sum(i * s for i, s, d in zip(index, view.strides, view.shape, strict=False) if d > 1)
+    return View(view.space, address, view.shape[-2:], view.strides[-2:], view.dtype, view.slot)
+
+
+@evaluator("mlu.matmul")
+def evaluate_matmul(op: Matmul, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    bound = a.shape[-1] << (a.itemsize * 8 + b.itemsize * 8 - 2)
+    real = np.float32 if bound <= 1 << 24 else np.float64
+    second = np.swapaxes(b, -1, -2) if op.transpose_b else b
+    sums = np.matmul(a.astype(real), second.astype(real)).astype(np.int64)
+    return as_type(sums.astype(np.float32) * np.float32(np.ldexp(1.0, op.fix_position)), op.to)
 
 
 @evaluator("mlu.conv2d")

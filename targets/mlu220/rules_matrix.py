@@ -1,0 +1,193 @@
+"""Rules of the matrix unit: convolutions, matrix products with constants and of two activations.
+
+Each becomes the raw integer sum, a multiplication with the scale and an addition of the bias.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from compiler.ir.core import Constant, Value
+from compiler.ir.types import DType, QuantType
+from targets.mlu220 import isa
+from targets.mlu220.hardware import load_board
+from targets.mlu220.lowering import Lowering
+from targets.mlu220.op_matrix import SPLIT_UNIT
+from targets.mlu220.rule_table import rule
+
+DEFAULT_BOARD = "m2"
+"""Every board has the same chip: its memories are those of any of them."""
+
+MAX_SUM = 1 << 17
+"""Products of i8 that an int32 sum holds whatever they are."""
+
+TILE_BYTES_PER_COLUMN = 16
+"""NRAM bytes a column of a product's smallest tile takes beside the operands: the sum and what follows it."""
+
+
+def _is_depthwise(op: Any) -> bool:
+    return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
+
+
+def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -> int:
+    """Into how many parts the input channels must be cut for the filters of 64 output channels to fit WRAM twice."""
+    code = isa.Type.I16 if dtype is DType.I16 else isa.Type.I8
+    room = load_board(DEFAULT_BOARD).wram_bytes
+    whole = int(isa.filter_bytes(min(co // groups, 64), kh, kw, ci, code, isa.Runs.TAP)) * groups
+    return 1 if whole <= room else -(-2 * whole // room)
+
+
+def _filters_fit(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int) -> str | None:
+    if kh * kw * ci >= MAX_SUM and dtype is DType.I8:
+        return f"a sum of {kh * kw * ci} products of i8 does not fit int32"
+    splits = _splits(co, kh, kw, ci, dtype, groups)
+    if splits > 1 and (groups > 1 or -(-ci // SPLIT_UNIT) < splits):
+        return "its filters do not fit WRAM, however the input channels are split"
+    return None
+
+
+def _conv_condition(op: Any) -> str | None:
+    if op.layout != "NHWC":
+        return "convolution is not in NHWC layout: run convert-layout first"
+    if not isinstance(op.w, Constant):
+        return "filters are not constant"
+    if _is_depthwise(op):
+        return None if op.x.type.quant is None else "depthwise convolution is not quantised on this chip"
+    if op.x.type.quant is None:
+        return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
+    co, kh, kw, ci = op.w.type.static_shape
+    return _filters_fit(co, kh, kw, ci, op.w.type.dtype, op.groups)
+
+
+def scale_vector(module: Any, x: QuantType, w: QuantType) -> np.ndarray | float:
+    """What the raw sum times 2^(positions) must be multiplied by: per channel, or one number. fp32, correctly
+    rounded."""
+
+    def remainder(quant: QuantType) -> np.ndarray:
+        if quant.params is not None:
+            return np.float32(1.0) / module.constant_named(quant.params).astype(np.float32)
+        return np.asarray(np.float32(math.ldexp(quant.real_step, -quant.position)))
+
+    product = (remainder(x) * remainder(w)).astype(np.float32)
+    return float(product) if product.ndim == 0 else product
+
+
+def _scaled(lowering: Lowering, op: Any, raw: Value, w: Value, bias: Value | None) -> Value:
+    """raw * scale + bias, each step rounded to the type of `raw`."""
+    x_quant, w_quant = op.inputs[0].type.quant, w.type.quant
+    assert x_quant is not None and w_quant is not None
+    scale = scale_vector(lowering.module, x_quant, w_quant)
+    dtype = raw.type.dtype
+    if isinstance(scale, float):
+        y = lowering.make("mlu.mul", raw, constant=scale)
+    else:
+        y = lowering.make("mlu.mul", raw, lowering.constant(f"{w.name}.scale", scale, dtype))
+    if bias is not None:
+        assert isinstance(bias, Constant)
+        y = lowering.make("mlu.add", y, lowering.constant(bias.name, bias.data.astype(np.float32), dtype))
+    return y
+
+
+def _sum_type(lowering: Lowering, op: Any) -> DType:
+    """The type the matrix unit writes: that of the result, which the scheme may have made f32 (DESIGN 7)."""
+    return lowering.asked(op) or lowering.float
+
+
+@rule("nn.conv2d", condition=_conv_condition)
+def conv2d(lowering: Lowering, op: Any) -> Value:
+    window = {"strides": op.strides, "pads": op.pads, "dilations": op.dilations}
+    if _is_depthwise(op):
+        dtype = lowering.working(op.x)
+        taps = lowering.constant(op.w.name, np.ascontiguousarray(op.w.data[:, :, :, 0].transpose(1, 2, 0)), dtype)
+        y = lowering.make("mlu.depthwise_conv2d", lowering.floating(op.x, dtype), taps, **window)
+        if op.bias is not None:
+            y = lowering.make("mlu.add", y, lowering.constant(op.bias.name, op.bias.data, dtype))
+        return y
+    fix = op.x.type.quant.position + op.w.type.quant.position
+    co, kh, kw, ci = op.w.type.static_shape
+    splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
+    raw = lowering.make(
+        "mlu.conv2d", lowering.get(op.x), lowering.get(op.w), fix_position=fix, to=_sum_type(lowering, op),
+        groups=op.groups, splits=splits, **window,
+    )  # fmt: skip
+    return _scaled(lowering, op, raw, op.w, op.bias)
+
+
+def _matmul_condition(op: Any) -> str | None:
+    if op.a.type.quant is None or op.b.type.quant is None:
+        return "matmul in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
+    if not _has_packed_filters(op):
+        return _product_condition(op)
+    k, n = op.b.type.static_shape
+    return _filters_fit(n, 1, 1, k, op.b.type.dtype, 1)
+
+
+def _has_packed_filters(op: Any) -> bool:
+    """Whether the second operand is a constant matrix, so that its layout is made at compile time."""
+    return isinstance(op.b, Constant) and op.b.type.rank == 2
+
+
+@rule("nn.matmul", condition=_matmul_condition)
+def matmul(lowering: Lowering, op: Any) -> Value:
+    if not _has_packed_filters(op):
+        return product(lowering, op)
+    k, n = op.b.type.static_shape
+    rows = op.a.type.elements // k
+    x = lowering.reshaped(lowering.get(op.a), (1, 1, rows, k))
+    filters = np.ascontiguousarray(op.b.data.T).reshape(n, 1, 1, k)
+    w = lowering.module.add_constant(f"{op.b.name}.i", filters)
+    fix = op.a.type.quant.position + op.b.type.quant.position
+    splits = _splits(n, 1, 1, k, op.b.type.dtype)
+    raw = lowering.make("mlu.conv2d", x, w, fix_position=fix, to=_sum_type(lowering, op), splits=splits)
+    return lowering.reshaped(_scaled(lowering, op, raw, op.b, None), op.result.type.static_shape)
+
+
+# -- products of two activations -------------------------------------------------------------------------------------
+def _product_condition(op: Any) -> str | None:
+    a, b = op.a.type, op.b.type
+    if a.dtype is DType.I8 and b.dtype is DType.I16:
+        return "i8 by i16 is not a mode of the matrix unit"
+    k = a.static_shape[-1]
+    if k >= MAX_SUM and a.dtype is DType.I8:
+        return f"a sum of {k} products of i8 does not fit int32"
+    board = load_board(DEFAULT_BOARD)
+    columns = min(b.static_shape[-1] if b.rank > 1 else 1, isa.LANES)
+    code = isa.Type.I16 if b.dtype is DType.I16 else isa.Type.I8
+    filters = int(isa.filter_bytes(isa.LANES, 1, 1, k, code, isa.Runs.TAP))
+    tile = k * columns * b.dtype.size + k * a.dtype.size + columns * TILE_BYTES_PER_COLUMN
+    if filters > board.wram_bytes or tile > board.nram_usable_bytes:
+        return f"{columns} columns of {k} elements do not fit the on-chip memories"
+    return None
+
+
+def product(lowering: Lowering, op: Any) -> Value:
+    """Both operands lose or gain leading axes of 1 until their ranks agree; a transposition of the second one's last
+    two axes is read in place."""
+    second, transposed = _transposed_source(op.b)
+    a, b = lowering.get(op.a), lowering.get(second)
+    a_shape, b_shape = a.type.static_shape, b.type.static_shape
+    if len(a_shape) == 1:
+        a_shape = (1, *a_shape)
+    if len(b_shape) == 1:
+        b_shape = (*b_shape, 1)
+    rank = max(len(a_shape), len(b_shape))
+    a = lowering.reshaped(a, (1,) * (rank - len(a_shape)) + a_shape)
+    b = lowering.reshaped(b, (1,) * (rank - len(b_shape)) + b_shape)
+    raw = lowering.make(
+        "mlu.matmul", a, b, transpose_b=transposed, to=_sum_type(lowering, op),
+        fix_position=op.a.type.quant.position + op.b.type.quant.position,
+    )  # fmt: skip
+    return lowering.reshaped(_scaled(lowering, op, raw, op.b, None), op.result.type.static_shape)
+
+
+def _transposed_source(value: Value) -> tuple[Value, bool]:
+    """What a value is the transposition (of its last two axes) of, and True; or itself and False."""
+    producer = value.producer
+    if producer is None or producer.op_name != "tensor.transpose":
+        return value, False
+    rank = value.type.rank
+    swapped = (*range(rank - 2), rank - 1, rank - 2)
+    return (producer.inputs[0], True) if rank > 1 and tuple(producer.attributes["perm"]) == swapped else (value, False)
