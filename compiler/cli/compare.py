@@ -1,23 +1,48 @@
-"""Compare a float model with its quantised twin, value by value, on data: where quantisation costs most."""
+"""Compare a float model with what the compiler makes of it, value by value, on data: where most is lost.
+
+Each value's error is told twice: accumulated, and of its op alone (run on the float model's values). The twin is the
+module after --after, made with --scheme, or calibrated on the same data. With an offline model its outputs are compared
+too, and it is told whether they are the twin's, byte for byte.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 from compiler.cli import arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE.cambricon", help="what the model was compiled to")
     parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
     parser.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme (default: calibrate on the data)")
+    parser.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes the twin had after prepare")
+    parser.add_argument(
+        "--pipeline", metavar="'a,b{x=1}'", help="the twin's passes after calibration (default: those of compile)"
+    )
+    parser.add_argument("--after", metavar="PASS", help="the twin is the module after this pass (default: legalize)")
+    parser.add_argument(
+        "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
+    )
     parser.add_argument(
         "--images", type=arguments.count, default=8, metavar="N", help="samples to compare on (default: 8)"
     )
     parser.add_argument(
-        "--most", type=arguments.count, default=20, metavar="N", help="values to print, worst first (default: 20)"
+        "--sort", choices=("accumulated", "alone", "order"), default="accumulated",
+        help="by which error, worst first, or in execution order (default: accumulated)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--most", type=arguments.count, default=20, metavar="N", help="values to print (default: 20)"
     )
+    parser.add_argument(
+        "--below", type=float, default=20.0, metavar="DB", help="name the first value below this SQNR (default: 20)"
+    )
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # options between the two files
+    arguments.load_pass_argument(parser)
     arguments.data_arguments(parser)
     arguments.json_argument(parser)
 
@@ -25,20 +50,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from compiler.compare import compare
-    from compiler.pass_manager import run_pipeline
-    from compiler.preprocess import Preprocess
     from compiler.samples import open_samples
 
-    module = driver.prepare(arguments.load_model(args))
-    preprocess = Preprocess.parse(args.preprocess) if args.preprocess else None
-    samples = list(open_samples(args.data, arguments.inputs_of(module), preprocess, args.images))
-    scheme = str(args.scheme) if args.scheme else driver.calibrate(module, samples)
-    quantised = run_pipeline(module, "quantize", options={"scheme": scheme})
-    rows = sorted(compare(module, quantised, samples), key=lambda d: d.sqnr)
+    arguments.load_passes(args)
+    session = _session(args)
+    reference = driver.prepare(arguments.load_model(args))
+    inputs = arguments.inputs_of(reference)
+    samples = open_samples(args.data, inputs, _preprocess(args, session), args.images)
+    twin, after = _twin(args, reference, samples, session)
+    with arguments.progress("comparing", len(samples)) as done:
+        found = compare(reference, twin, samples, done, session)
     if args.json:
-        arguments.print_json([d.as_dict() for d in rows])
-        return 0
-    print(f"{'SQNR':>9}  {'max error':>10}  value   (error accumulated up to this value, {len(samples)} samples)")
-    for row in rows[: args.most]:
-        print(f"{row.sqnr:6.1f} dB  {row.largest_error:10.4g}  {row.name}")
+        arguments.print_json(_facts(args, found, after))
+    else:
+        _report(args, found, after)
     return 0
+
+
+def _session(args: argparse.Namespace) -> Any:
+    if args.file is None:
+        return None
+    from runtime.session import Session
+
+    return Session(args.file)
+
+
+def _preprocess(args: argparse.Namespace, session: Any) -> Any:
+    """What --preprocess says, else what the offline model records."""
+    from compiler.preprocess import Preprocess
+
+    if args.preprocess:
+        return Preprocess.parse(args.preprocess)
+    recorded = session.inputs[0].preprocessing if session is not None and len(session.inputs) == 1 else None
+    return Preprocess.of(dict(recorded)) if recorded else None
+
+
+def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) -> tuple[Any, str]:
+    """What the compiler makes of the model up to --after, and the name of that pass."""
+    from compiler import driver
+    from compiler.pass_manager import PassContext, parse_pipeline, run_pipeline
+    from compiler.target import load_target
+
+    board = {"board": session.model.board, "cores": session.model.cores} if session is not None else {}
+    target = load_target(driver.TARGET, **board)
+    module = run_pipeline(reference, args.passes, target=target) if args.passes else reference
+    scheme = str(args.scheme) if args.scheme else driver.calibrate(module, samples)
+    passes = parse_pipeline(args.pipeline if args.pipeline is not None else driver.pipeline_text(args.float))
+    names = [p.name for p in passes]
+    after = args.after or ("legalize" if "legalize" in names else names[-1] if names else "prepare")
+    ctx = PassContext(target=target, options={"scheme": scheme})
+    twin = run_pipeline(module, passes, ctx=ctx, stop_after=after if names else None)
+    arguments.tell(ctx.diagnostics)
+    return twin, after
+
+
+def _facts(args: argparse.Namespace, found: Any, after: str) -> dict[str, Any]:
+    name = {key: d.name if d else None for key, d in _named(args, found).items()}
+    return {
+        "samples": found.samples, "after": after, "below": args.below, **name,
+        "values": [d.as_dict() for d in found.values], "outputs": [o.as_dict() for o in found.outputs],
+    }  # fmt: skip
+
+
+def _named(args: argparse.Namespace, found: Any) -> dict[str, Any]:
+    return {"first": found.first(args.below), "worst": found.worst, "worst_alone": found.worst_alone}
+
+
+def _report(args: argparse.Namespace, found: Any, after: str) -> None:
+    rows = list(found.values)
+    if args.sort != "order":
+        rows.sort(key=lambda d: getattr(d, args.sort).sqnr)
+    print(f"against the float model, after {after}, {found.samples} sample{'s' if found.samples != 1 else ''}")
+    print(f"{'SQNR':>12}  {'max error':>10}  {'SQNR':>12}  {'max error':>10}")
+    print(f"{'accumulated':>12}  {'':10}  {'op alone':>12}")
+    for row in rows[: args.most]:
+        print(f"{_errors(row.accumulated)}  {_errors(row.alone)}  {_titled(row)}")
+    if len(rows) > args.most:
+        print(f"... {len(rows) - args.most} more, see --most")
+    named = _named(args, found)
+    titles = {"first": f"first below {args.below:g} dB", "worst": "worst accumulated", "worst_alone": "worst alone"}
+    for key, title in titles.items():
+        print(f"{title + ':':22} {_titled(named[key]) if named[key] else 'none'}")
+    for output in found.outputs:
+        same = "the twin's bytes" if output.same_bytes else "not the twin's bytes"
+        print(f"{args.file}: {_errors(output.errors)}  {output.name}, {same}")
+    if any(not o.same_bytes for o in found.outputs):
+        help = "is it of another scheme, other passes or another --float? The values above are those of the twin"
+        print(f"note: the file was not made as the twin was; {help}", file=sys.stderr)
+
+
+def _titled(row: Any) -> str:
+    return f"{row.name}  ({row.node})" if row.node and row.node != row.name else row.name
+
+
+def _errors(errors: Any) -> str:
+    return f"{errors.sqnr:9.1f} dB  {errors.largest_error:10.4g}"

@@ -165,11 +165,21 @@ def test_opt_tells_where_a_text_is_wrong(command: Command, model_file: Path):
 
 def test_compare_lists_values_worst_first(command: Command, offline: Path):
     model, data = offline.with_name("small.onnx"), offline.with_name("images.npz")
-    rows = json.loads(command("compare", model, "--data", data, "--json").out)
-    assert [r["sqnr"] for r in rows] == sorted(r["sqnr"] for r in rows)
-    assert "scores" in {r["name"] for r in rows}
+    told = json.loads(command("compare", model, "--data", data, "--json").out)
+    assert told["samples"] == 6 and told["after"] == "legalize"
+    assert "scores" in {r["name"] for r in told["values"]}
+    worst = min(told["values"], key=lambda r: r["accumulated"]["sqnr"])
+    assert worst["name"] == told["worst"]
     text = command("compare", model, "--data", data, "--most", "1").out
-    assert rows[0]["name"] in text
+    assert told["worst"] in text.splitlines()[3]
+
+
+def test_compare_tells_whether_the_file_gives_the_bytes_of_the_module_compared(command: Command, offline: Path):
+    model, data, scheme = (offline.with_name(n) for n in ("small.onnx", "images.npz", "q.toml"))
+    same = command("compare", model, offline, "--data", data, "--scheme", scheme)
+    assert "scores, the twin's bytes" in same.out and same.err == ""
+    other = command("compare", model, "--float", "f32", offline, "--data", data, "--scheme", scheme)
+    assert "scores, not the twin's bytes" in other.out and "was not made as the twin" in other.err
 
 
 def test_compare_takes_a_scheme(command: Command, offline: Path):
