@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runtime.accounts import STALLS, UNITS, Accounts, KernelAccount, traffic
 from targets.mlu220.container import HostFunction, OfflineModel
 from targets.mlu220.hardware import Board
-from targets.mlu220.isa import Queue
 from targets.mlu220.timeline import Timeline, simulate
 
 MEMORIES = ("ddr_read", "ddr_write", "sram", "nram", "wram")
+TOP = 10
+"""Kernels of each function that the text shows."""
 _BASIS = {
     "latency": (
         "clock_hz", "matrix_lanes", "matrix_lane_bytes", "vector_bytes_per_cycle", "ddr_bytes_per_second",
-        "ddr_latency_cycles",
+        "ddr_latency_cycles", "ddr_burst_bytes", "sram_bytes_per_cycle", "nram_bytes_per_cycle",
+        "on_chip_latency_cycles", "segment_cycles", "issue_cycles", "transcendental_passes",
+        "transpose_passes", "sync_cycles",
     ),
-    "energy": ("joules_per_mac_int8", "joules_per_vector_op", "joules_per_ddr_byte", "idle_watts"),
+    "transfers": ("host_bytes_per_second",),
+    "energy": (
+        "joules_per_mac_int8", "joules_per_mac_int16", "joules_per_vector_op", "joules_per_ddr_byte",
+        "joules_per_sram_byte", "joules_per_nram_byte", "idle_watts",
+    ),
 }  # fmt: skip
 
 
@@ -32,6 +40,7 @@ class FunctionProfile:
     timeline: Timeline
     calls: int
     host_bytes: int
+    accounts: Accounts
 
     @property
     def seconds(self) -> float:
@@ -41,13 +50,14 @@ class FunctionProfile:
     def transfer_seconds(self, board: Board) -> float:
         return self.host_bytes / board.host_bytes_per_second
 
+    @property
+    def kernels(self) -> list[KernelAccount]:
+        """Its kernels, in the order they run."""
+        return self.accounts.kernels
+
     def busy_cycles(self) -> dict[str, int]:
         """Cycles of work by unit, all cores together."""
-        busy = self.timeline.busy
-        cores = busy[:-1] if len(busy) > self.timeline.cores else busy
-        memory = busy[-1, Queue.DMA] if len(busy) > self.timeline.cores else 0
-        names = [f"{queue.name.lower()}" for queue in Queue]
-        return {**{name: int(cores[:, k].sum()) for k, name in enumerate(names)}, "memory core": int(memory)}
+        return {name: unit.busy for name, unit in self.accounts.units.items()}
 
     def unit_utilisation(self) -> dict[str, float]:
         """Part of the time the unit of an average core was busy."""
@@ -65,6 +75,9 @@ class Profile:
     board: Board
     functions: list[FunctionProfile]
     host_functions: list[str]
+    steps: list[str]
+    """Functions in the order in which one inference calls them."""
+    constant_bytes: int
 
     @property
     def seconds(self) -> float:
@@ -98,6 +111,11 @@ class Profile:
         """Bytes by memory."""
         return {m: sum(f.calls * getattr(f.timeline.totals, m) for f in self.functions) for m in MEMORIES}
 
+    @property
+    def ddr_lower_bound(self) -> int:
+        """DDR bytes of an ideal chip: inputs, constants and outputs of every function once."""
+        return self.constant_bytes + sum(f.calls * f.host_bytes for f in self.functions)
+
     def energy(self) -> dict[str, float]:
         """Joules by where they go."""
         result: dict[str, float] = {}
@@ -123,6 +141,7 @@ class Profile:
             "macs": self.macs,
             "utilisation": self.utilisation,
             "bytes": self.traffic(),
+            "ddr_lower_bound": self.ddr_lower_bound,
             "joules": self.joules,
             "energy": self.energy(),
             "functions": [_function_dict(f, self.board) for f in self.functions],
@@ -130,8 +149,12 @@ class Profile:
             "basis": self.basis(),
         }
 
+    def text(self, top: int = TOP) -> str:
+        """The report, with the `top` longest kernels of each function."""
+        return "\n".join(_lines(self, top))
+
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return self.text()
 
 
 def profile(model: OfflineModel, board: Board) -> Profile:
@@ -146,38 +169,93 @@ def profile(model: OfflineModel, board: Board) -> Profile:
             host.append(name)
             continue
         moved = sum(r.bytes for r in (*function.inputs, *function.outputs))
-        functions.append(FunctionProfile(name, simulate(function.programs, board), count, moved))
-    return Profile(board, functions, host)
+        timeline = simulate(function.programs, board)
+        functions.append(FunctionProfile(name, timeline, count, moved, Accounts(function, timeline)))
+    constants = int(model.constants.size) if functions else 0
+    return Profile(board, functions, host, [step.function for step in model.steps], constants)
 
 
 def _function_dict(f: FunctionProfile, board: Board) -> dict[str, object]:
     t = f.timeline
     return {
-        "name": f.name, "calls": f.calls, "seconds": f.seconds, "cycles": t.total_cycles, "bound": t.bound,
-        "utilisation": t.utilisation, "busy_cycles": f.busy_cycles(), "unit_utilisation": f.unit_utilisation(),
-        "roofline_cycles": dict(t.roofline), "joules": t.joules, "transfer_seconds": f.transfer_seconds(board),
+        "name": f.name, "calls": f.calls, "cores": t.cores, "seconds": f.seconds, "cycles": t.total_cycles,
+        "bound": t.bound, "utilisation": t.utilisation, "busy_cycles": f.busy_cycles(),
+        "unit_utilisation": f.unit_utilisation(), "units": {k: u.as_dict() for k, u in f.accounts.units.items()},
+        "bytes": traffic(t.totals), "macs": t.totals.macs, "roofline_cycles": dict(t.roofline), "joules": t.joules,
+        "transfer_seconds": f.transfer_seconds(board), "kernels": [k.as_dict() for k in f.kernels],
     }  # fmt: skip
 
 
-def _lines(p: Profile) -> Iterator[str]:
+# -- text --------------------------------------------------------------------------------------------------------------
+def _lines(p: Profile, top: int) -> Iterator[str]:
     yield f"{p.board.title}, {p.board.clock_hz / 1e6:g} MHz, analytical model"
     rate = f"{1 / p.seconds:.1f} inferences/s" if p.seconds else "nothing to do"
     yield f"latency      {p.seconds * 1e3:.3f} ms on the chip ({p.cycles} cycles), {rate}"
     yield f"transfers    {p.transfer_seconds * 1e3:.3f} ms between host and board"
     yield f"work         {p.macs / 1e6:.1f} M multiply-adds, {p.utilisation:.1%} of the matrix units' peak"
     yield "traffic      " + ", ".join(f"{name.replace('_', ' ')} {_bytes(size)}" for name, size in p.traffic().items())
+    moved, least = p.traffic()["ddr_read"] + p.traffic()["ddr_write"], p.ddr_lower_bound
+    if least:
+        yield f"             ddr {moved / least:.2f} times inputs, constants and outputs once ({_bytes(least)})"
     watts = p.joules / p.seconds if p.seconds else 0.0
-    parts = ", ".join(f"{name} {joules * 1e3:.2f}" for name, joules in p.energy().items())
-    yield f"energy       {p.joules * 1e3:.2f} mJ ({watts:.2f} W): {parts}"
+    parts = ", ".join(f"{name} {joules * 1e3:.3g}" for name, joules in p.energy().items())
+    yield f"energy       {p.joules * 1e3:.3g} mJ ({watts:.2f} W): {parts}"
     for f in p.functions:
-        units = ", ".join(f"{name} {part:.0%}" for name, part in f.unit_utilisation().items())
-        times = f"{f.calls} x " if f.calls > 1 else ""
-        yield f"{f.name:12} {times}{f.seconds * 1e3:.3f} ms, bound by {f.timeline.bound}; busy: {units}"
+        yield from _function_lines(f, top)
     if p.host_functions:
         yield f"on the host  {', '.join(p.host_functions)} (not timed)"
     for figure, lines in p.basis().items():
         for line in lines:
             yield f"basis of {figure}: {line}"
+
+
+def _function_lines(f: FunctionProfile, top: int) -> Iterator[str]:
+    t, cores = f.timeline, f.timeline.cores
+    times = f"{f.calls} x " if f.calls > 1 else ""
+    of = f"{cores} cores" if cores > 1 else "1 core"
+    yield ""
+    yield f"{f.name:12} {times}{f.seconds * 1e3:.3f} ms, {t.total_cycles} cycles of {of}, bound by {t.bound}"
+    heads = ["unit", "busy cycles", "of time", *(f"waits: {name}" for name in STALLS)]
+    table = [
+        [name, str(unit.busy), f"{f.unit_utilisation()[name]:.1%}", *(str(unit.stalls[s]) for s in STALLS)]
+        for name, unit in f.accounts.units.items()
+    ]
+    yield from _table(heads, table)
+    yield from _table(["memory", "bytes"], [[name.replace("_", " "), str(n)] for name, n in traffic(t.totals).items()])
+    shown = sorted(f.kernels, key=lambda k: -k.cycles)[:top]
+    if shown:
+        yield f"  longest {len(shown)} of {len(f.kernels)} kernels; busy cycles by unit, all cores together"
+        yield from _table(_KERNEL_HEADS, [_kernel_row(k, t) for k in shown], left=("kernel",))
+
+
+_KERNEL_HEADS = [
+    "cycles", "share", *UNITS, "no compute", "macs", "of peak", "ddr bytes", "sram bytes", "bound", "uJ", "kernel",
+]  # fmt: skip
+
+
+def _kernel_row(k: KernelAccount, whole: Timeline) -> list[str]:
+    totals, share = k.cost.totals, k.cycles / whole.total_cycles if whole.total_cycles else 0.0
+    reached = k.cost.roofline[k.cost.bound] / k.cycles if k.cycles else 0.0
+    return [
+        str(k.cycles), f"{share:.1%}", *(str(k.units[name].busy) for name in UNITS), f"{k.idle_compute:.0f}",
+        str(totals.macs), f"{k.cost.utilisation:.1%}", str(totals.ddr), str(totals.sram),
+        f"{k.cost.bound} {reached:.0%}", f"{k.cost.joules * 1e6:.3g}", _shortened(k.name),
+    ]  # fmt: skip
+
+
+def _table(heads: list[str], rows: list[list[str]], left: tuple[str, ...] = ()) -> Iterator[str]:
+    """Columns as wide as they must be; the first and those in `left` flush left."""
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    for row in [heads, *rows]:
+        cells = [
+            cell.ljust(width) if (i == 0 and not left) or heads[i] in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield ("  " + "  ".join(cells)).rstrip()
+
+
+def _shortened(name: str, width: int = 60) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"
 
 
 def _bytes(size: int) -> str:
