@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.errors import error
 from compiler.evaluate.blas import blas_threads
 from compiler.evaluate.interpreter import Inputs, Interpreter, match_inputs
 from compiler.evaluate.quant import quantize
@@ -85,7 +86,8 @@ class Difference:
 
 @dataclass
 class OutputDifference:
-    """An output of the offline model against the float model's; `same_bytes`: equal to the twin's in every sample."""
+    """An output of the offline model (without one, of the twin) against the float model's; `same_bytes`: equal to the
+    twin's in every sample."""
 
     name: str
     errors: Errors = field(default_factory=Errors)
@@ -98,7 +100,7 @@ class OutputDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: values in execution order, and the outputs of the offline model, if one was given."""
+    """What `compare` found: values in execution order, and the outputs of the offline model or else of the twin."""
 
     values: list[Difference]
     outputs: list[OutputDifference]
@@ -167,8 +169,7 @@ class _Comparing:
         inputs = match_inputs(self.twin.function, batch)
         with np.errstate(all="ignore"), blas_threads(self.twin.threads):
             _Alone(self, wanted).run(self.twin.function.body, inputs)
-        if self.session is not None:
-            self._outputs(batch, results, own)
+        self._outputs(batch, results, own)
         self.samples += 1
 
     def _float_values(self, batch: Inputs) -> tuple[Arrays, list[np.ndarray]]:
@@ -211,17 +212,19 @@ class _Comparing:
         return views[self.layouts.get(value.name, 0)] if views else None
 
     def _outputs(self, batch: Inputs, wanted: Sequence[np.ndarray], twins: Sequence[np.ndarray]) -> None:
-        names = [a.name for a in self.reference.function.arguments]
-        given = dict(batch) if isinstance(batch, Mapping) else dict(zip(names, batch, strict=True))
-        found = self.session.run(given)
-        sides = [
-            dict(zip(i.function.output_names, a, strict=True))
-            for i, a in ((self.reference, wanted), (self.twin, twins))
-        ]
+        reference = dict(zip(self.reference.function.output_names, wanted, strict=True))
+        found = twin = dict(zip(self.twin.function.output_names, twins, strict=True))
+        if self.session is not None:
+            names = [a.name for a in self.reference.function.arguments]
+            found = self.session.run(dict(batch if isinstance(batch, Mapping) else zip(names, batch, strict=True)))
         for name, array in found.items():
+            if name not in reference or reference[name].shape != array.shape:
+                shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in reference.items())
+                message = f"the model has no output {name!r} of shape {list(array.shape)}"
+                raise error("E115", message, help=f"its outputs: {shapes}")
             row = self.outputs.setdefault(name, OutputDifference(name))
-            row.errors.add(sides[0][name], array)
-            row.same_bytes &= name in sides[1] and sides[1][name].tobytes() == array.tobytes()
+            row.errors.add(reference[name], array)
+            row.same_bytes &= name in twin and twin[name].tobytes() == array.tobytes()
 
 
 class _Alone:

@@ -136,7 +136,8 @@ def _stop_index(passes: Sequence[Pass], stop_after: str) -> int:
     nth = int(number) if number.isdecimal() else 1
     if not 1 <= nth <= len(places):
         known = [p.name for p in passes]
-        help = f"the pipeline runs {name!r} {len(places)} times" if places else did_you_mean(name, known)
+        times = "once" if len(places) == 1 else f"{len(places)} times"
+        help = f"the pipeline runs {name!r} {times}" if places else did_you_mean(name, known)
         raise error("E407", f"cannot stop after {stop_after!r}: the pipeline has no such pass", help=help)
     return places[nth - 1]
 

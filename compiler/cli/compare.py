@@ -2,7 +2,8 @@
 
 Each value's error is told twice: accumulated, and of its op alone (run on the float model's values). The twin is the
 module after --after, made with --scheme, or calibrated on the same data. With an offline model its outputs are compared
-too, and it is told whether they are the twin's, byte for byte.
+too, and it is told whether they are the twin's, byte for byte. An IR file in its place is the twin itself; with
+--at-least that makes a judge for `mluc debug bisect`: exit code 3 where an output is worse.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from compiler.cli import arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE.cambricon", help="what the model was compiled to")
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what became of it: .cambricon, or IR (.mlu)")
     parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
     parser.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme (default: calibrate on the data)")
     parser.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes the twin had after prepare")
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--below", type=float, default=20.0, metavar="DB", help="name the first value below this SQNR (default: 20)"
+    )
+    parser.add_argument(
+        "--at-least", type=float, metavar="DB", help="exit code 3 where an output's SQNR is less than this"
     )
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # options between the two files
     arguments.load_pass_argument(parser)
@@ -64,11 +68,16 @@ def run(args: argparse.Namespace) -> int:
         arguments.print_json(_facts(args, found, after))
     else:
         _report(args, found, after)
-    return 0
+    return 3 if _too_bad(args, found) else 0
+
+
+def _too_bad(args: argparse.Namespace, found: Any) -> list[str]:
+    """Outputs that are worse than --at-least."""
+    return [o.name for o in found.outputs if args.at_least is not None and o.errors.sqnr < args.at_least]
 
 
 def _session(args: argparse.Namespace) -> Any:
-    if args.file is None:
+    if args.file is None or args.file.suffix == ".mlu":
         return None
     from runtime.session import Session
 
@@ -91,6 +100,10 @@ def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) 
     from compiler.pass_manager import PassContext, parse_pipeline, run_pipeline
     from compiler.target import load_target
 
+    if args.file is not None and session is None:
+        from compiler.ir.constants import read_module
+
+        return read_module(args.file), args.file.name
     board = {"board": session.model.board, "cores": session.model.cores} if session is not None else {}
     target = load_target(driver.TARGET, **board)
     module = run_pipeline(reference, args.passes, target=target) if args.passes else reference
@@ -107,7 +120,7 @@ def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) 
 def _facts(args: argparse.Namespace, found: Any, after: str) -> dict[str, Any]:
     name = {key: d.name if d else None for key, d in _named(args, found).items()}
     return {
-        "samples": found.samples, "after": after, "below": args.below, **name,
+        "samples": found.samples, "after": after, "ok": not _too_bad(args, found), "below": args.below, **name,
         "values": [d.as_dict() for d in found.values], "outputs": [o.as_dict() for o in found.outputs],
     }  # fmt: skip
 
@@ -133,7 +146,10 @@ def _report(args: argparse.Namespace, found: Any, after: str) -> None:
         print(f"{title + ':':22} {_titled(named[key]) if named[key] else 'none'}")
     for output in found.outputs:
         same = "the twin's bytes" if output.same_bytes else "not the twin's bytes"
-        print(f"{args.file}: {_errors(output.errors)}  {output.name}, {same}")
+        told = f", {same} from {args.file}" if args.file is not None and args.file.suffix != ".mlu" else ""
+        print(f"output: {_errors(output.errors)}  {output.name}{told}")
+    for name in _too_bad(args, found):
+        print(f"mluc: {name} has less than {args.at_least:g} dB", file=sys.stderr)
     if any(not o.same_bytes for o in found.outputs):
         help = "is it of another scheme, other passes or another --float? The values above are those of the twin"
         print(f"note: the file was not made as the twin was; {help}", file=sys.stderr)

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     reduce.add_argument("-o", "--output", type=Path, metavar="FILE.mlu", help="also write what is left there")
     arguments.json_argument(reduce)
+    for verb in (replay, bisect, reduce):  # also where people put it: behind the verb
+        verb.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _judge_arguments(parser: argparse.ArgumentParser, folder: str) -> None:

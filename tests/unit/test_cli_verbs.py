@@ -182,6 +182,19 @@ def test_compare_tells_whether_the_file_gives_the_bytes_of_the_module_compared(c
     assert "scores, not the twin's bytes" in other.out and "was not made as the twin" in other.err
 
 
+def test_compare_judges_an_ir_file(command: Command, offline: Path):
+    model, data = offline.with_name("small.onnx"), offline.with_name("images.npz")
+    command("opt", model, "-p", "prepare", "-o", "good.mlu")
+    Path("bad.mlu").write_text(Path("good.mlu").read_text().replace("nn.relu", "math.abs"))
+    Path("bad.safetensors").write_bytes(Path("good.safetensors").read_bytes())
+    judge = ("--data", data, "--at-least", "30")
+    good, bad = command("compare", model, "good.mlu", *judge), command("compare", model, "bad.mlu", *judge, "--json")
+    assert (good.code, bad.code) == (0, 3)
+    told = json.loads(bad.out)
+    assert (told["after"], told["ok"]) == ("bad.mlu", False)
+    assert told["worst_alone"] == "r"
+
+
 def test_compare_takes_a_scheme(command: Command, offline: Path):
     model, data = offline.with_name("small.onnx"), offline.with_name("images.npz")
     scheme = offline.with_name("q.toml")

@@ -143,6 +143,8 @@ def test_offline_model_is_compared_by_its_outputs():
     (output,) = compare(whole, lowered(whole, images, "legalize"), images, session=session).outputs
     assert (output.name, output.same_bytes) == ("c2", True)
     assert 20.0 < output.errors.sqnr < 60.0
+    (own,) = compare(whole, lowered(whole, images, "legalize"), images).outputs
+    assert own == output
     (other,) = compare(whole, whole.clone(), images, session=session).outputs
     assert not other.same_bytes and other.errors == output.errors
 
