@@ -239,7 +239,7 @@ def _kernel_row(k: KernelAccount, whole: Timeline) -> list[str]:
     return [
         str(k.cycles), f"{share:.1%}", *(str(k.units[name].busy) for name in UNITS), f"{k.idle_compute:.0f}",
         str(totals.macs), f"{k.cost.utilisation:.1%}", str(totals.ddr), str(totals.sram),
-        f"{k.cost.bound} {reached:.0%}", f"{k.cost.joules * 1e6:.3g}", _shortened(k.name),
+        f"{k.cost.bound} {reached:.0%}", f"{k.cost.joules * 1e6:.1f}", _shortened(k.name),
     ]  # fmt: skip
 
 
