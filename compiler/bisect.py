@@ -186,6 +186,8 @@ class _Bisection:
     prefixes: list[Module]
     last: RewriteCounter = field(default_factory=RewriteCounter)
     failure: str = ""
+    stuck: bool = False
+    """Whether the pass after the last prefix fails."""
 
     def run(self) -> Culprit:
         if not self._good_after(0):
@@ -195,7 +197,7 @@ class _Bisection:
             raise error("E412", "the check passes after the whole pipeline", help="there is nothing to look for")
         number = _first_bad(0, len(self.passes), self._good_after)
         rewrites = self._count_rewrites(number)
-        failure = self.failure
+        failure = self.failure  # of that run
         rewrite, description = (0, "") if failure else self._guilty_rewrite(number, rewrites)
         folder = self.judge.folder
         good = folder / (self._name(number, rewrite - 1) if rewrite else self._name(number - 1))
@@ -214,8 +216,9 @@ class _Bisection:
     def _prefix(self, count: int) -> Module | None:
         """The module after `count` passes; None if one of them fails."""
         while len(self.prefixes) <= count:
-            following = self._run(len(self.prefixes), None)
+            following = self._run(len(self.prefixes), None) if not self.stuck else None
             if following is None:
+                self.stuck = True
                 return None
             self.prefixes.append(following)
         return self.prefixes[count]
@@ -253,7 +256,8 @@ class _Bisection:
             )
         except (CompilerError, InternalError) as failure:
             self.failure = str(failure)
-            self.tell(f"pass {self.passes[number - 1].name} fails: {failure}")
+            if not self.stuck:
+                self.tell(f"pass {self.passes[number - 1].name} fails: {failure}")
             return None
 
     def _name(self, count: int, limit: int | None = None) -> str:

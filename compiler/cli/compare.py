@@ -18,7 +18,7 @@ from compiler.cli import arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what became of it: .cambricon, or IR (.mlu)")
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what became of it: .cambricon or .mlu")
     parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
     parser.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme (default: calibrate on the data)")
     parser.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes the twin had after prepare")
