@@ -6,8 +6,9 @@ Each is one fp32 operation on its inputs, rounded once to its type (DESIGN 10); 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -35,8 +36,8 @@ from targets.mlu220.op_matrix import TYPE_CODES
 
 # -- two operands ----------------------------------------------------------------------------------------------------
 class Binary(MluOp):
-    """An elementwise operation. a: float; b: the same shape, one number per channel [c], one per row [..., 1], or
-    absent.
+    """An elementwise operation. a: float; b: the same shape, one number per channel [c], one per row [..., 1], 1 in
+    place of some axes of a, or absent.
 
     Where b is absent, attribute `constant` takes its place.
     """
@@ -53,7 +54,7 @@ class Binary(MluOp):
         if self.b is not None:
             if self.a.type.dtype is not self.b.type.dtype:
                 yield f"operand types differ: {self.a.type.dtype} and {self.b.type.dtype}"
-            if self.mode is None:
+            if self.mode is None and not self.is_spread:
                 yield f"shape {self.b.type.shape} cannot be combined with {self.a.type.shape}"
 
     def infer(self) -> TensorType:
@@ -61,7 +62,7 @@ class Binary(MluOp):
 
     @property
     def mode(self) -> isa.Mode | None:
-        """How the second operand is read; None where the shapes do not go together."""
+        """How the second operand is read; None where no one instruction covers all of it."""
         if self.b is None:
             return isa.Mode.CONST
         shape = self.a.type.shape
@@ -71,8 +72,16 @@ class Binary(MluOp):
             return isa.Mode.CYCLE
         return isa.Mode.ROW if is_row_of(self.b, shape) else None
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether the second operand has 1 instead of some axes of the first."""
+        a, b = self.a.type.shape, self.b.type.shape if self.b is not None else ()
+        return len(a) == len(b) and all(d in (1, full) for d, full in zip(b, a, strict=True))
+
     def input_boxes(self, box: Box) -> list[Box | None]:
         mode = self.mode
+        if mode is None:
+            return [box, tuple((0, 1) if d == 1 else one for one, d in zip(box, self.b.type.shape, strict=True))]
         second = {isa.Mode.CYCLE: (box[-1],), isa.Mode.ROW: (*box[:-1], (0, 1)), isa.Mode.FULL: box}
         return [box, second.get(mode)] if len(self._operands) > 1 else [box]  # type: ignore[arg-type]
 
@@ -83,6 +92,10 @@ class Binary(MluOp):
         a, b = inputs[0], inputs[1] if len(inputs) > 1 else None
         assert a is not None
         mode = self.mode
+        if mode is None:
+            assert b is not None
+            self._emit_spread(emitter, out, a, b)
+            return
         views = [out, a, b] if mode is isa.Mode.FULL and b is not None else [out, a]
         for rows in _rows_with_own_operand(views) if mode is isa.Mode.ROW else rows_of(views):
             instruction = isa.Binary(
@@ -95,6 +108,35 @@ class Binary(MluOp):
                 constant=self.constant if self.constant is not None else 0.0,
             )  # fmt: skip
             emitter.add(instruction, [out.slot], [a.slot] + ([b.slot] if b is not None else []))
+
+    def _emit_spread(self, emitter: Emitter, out: View, a: View, b: View) -> None:
+        strides = tuple(0 if d == 1 else s for d, s in zip(b.shape, b.strides, strict=True))
+        wide = View(b.space, b.address, out.shape, strides, b.dtype, b.slot)
+        for mode, rows in _spread_rows([out, a, wide]):
+            instruction = isa.Binary(
+                dst=rows.addresses[0], a=rows.addresses[1], b=rows.addresses[2], rows=rows.rows, count=rows.count,
+                dst_pitch=rows.pitches[0], a_pitch=rows.pitches[1],
+                b_pitch=rows.pitches[2] if mode is isa.Mode.FULL else 0, dtype=TYPE_CODES[out.dtype],
+                function=isa.BinaryFunction[self.op_name.partition(".")[2].upper()], mode=mode, period=0, constant=0.0,
+            )  # fmt: skip
+            emitter.add(instruction, [out.slot], [a.slot, b.slot])
+
+
+def _spread_rows(views: Sequence[View]) -> Iterator[tuple[isa.Mode, Rows]]:
+    """Rows of three views, the last with strides 0 along the axes it lacks, and how each row reads it."""
+    loops = common_loops(views)
+    size = views[0].itemsize
+    count, mode = 1, isa.Mode.FULL
+    if loops and loops[-1].strides in ((size, size, size), (size, size, 0)):
+        last = loops.pop()
+        count, mode = last.count, isa.Mode.FULL if last.strides[2] else isa.Mode.ROW
+    rows, pitches = 1, (size * count,) * 3
+    if loops and (mode is isa.Mode.FULL or loops[-1].strides[2] == size):
+        last = loops.pop()
+        rows, pitches = last.count, last.strides  # type: ignore[assignment]
+    for index in itertools.product(*(range(loop.count) for loop in loops)):
+        steps = [sum(i * loop.strides[k] for i, loop in zip(index, loops, strict=True)) for k in range(3)]
+        yield mode, Rows(tuple(v.address + s for v, s in zip(views, steps, strict=True)), rows, count, pitches)
 
 
 def _rows_with_own_operand(views: Sequence[View]) -> list[Rows]:
