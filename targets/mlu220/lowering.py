@@ -99,6 +99,8 @@ class Lowering:
             return lowered
         key = (lowered, wanted)
         if key not in self.cached:
+            if lowered.type.dtype is DType.BOOL:  # a byte of 0 or 1
+                lowered = self.make("mlu.storage_cast", lowered, types=[lowered.type.with_dtype(DType.I8)])
             self.cached[key] = self.make("mlu.convert", lowered, to=wanted)
         return self.cached[key]
 
@@ -118,7 +120,13 @@ class Lowering:
         lowered = self.get(value)
         if lowered.type == value.type:
             return lowered
-        if lowered.type.dtype is value.type.dtype:
+        if value.type.dtype is DType.BOOL:
+            byte = self.make("mlu.convert", lowered, to=DType.I8, rounding=self.rounding)
+            final = self.make("mlu.storage_cast", byte, types=[value.type])
+        elif value.type.dtype is DType.I64:
+            short = self.make("mlu.convert", lowered, to=DType.I16, rounding=self.rounding)
+            final = self.make("mlu.widen", short, to=value.type.dtype)
+        elif lowered.type.dtype is value.type.dtype:
             final = self.make("mlu.storage_cast", lowered, types=[value.type])
         else:
             final = self.make("mlu.convert", lowered, to=value.type.dtype)

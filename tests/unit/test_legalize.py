@@ -228,13 +228,18 @@ REASONS: dict[str, tuple[Build, str]] = {
     "float convolution": (lambda net: net.conv(net.x, 4, "y"), "integer only"),
     "float matmul": (lambda net: net.matmul(net.flatten(net.x, "f"), 9, "y"), "integer only"),
     "filters computed at run time": (dynamic_filters, "filters are not constant"),
-    "dilated pooling": (unary("nn.max_pool2d", kernel=(2, 2), dilations=(2, 2)), "dilated max-pool"),
-    "instance normalisation": (
-        lambda net: net.op("nn.instance_norm", net.x, positive(net, "s", 6), positive(net, "b", 6), name="y"),
-        "no instruction for nn.instance_norm",
+    "dilated average": (unary("nn.avg_pool2d", kernel=(2, 2), dilations=(2, 2)), "dilated average-pool"),
+    "rounding": (unary("math.floor"), "no instruction for math.floor"),
+    "a power of what may be negative": (
+        lambda net: net.op("math.pow", net.x, net.module.add_constant("e", np.float32(2.5)), name="y"),
+        "may be negative",
     ),
-    "reflected border": (unary("tensor.pad", pads=(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"), "padding mode 'reflect'"),
-    "slope per element": (lambda net: net.op("nn.prelu", net.x, vector(net, "p", 6, 5, 7), name="y"), "per channel"),
+    "an axis of a large prime": (
+        lambda net: net.op(
+            "reduce.sum", net.op("tensor.tile", net.x, name="t", repeats=(1, 1, 2003, 1)), name="y", axes=(2, 3)
+        ),
+        "no factor",
+    ),
 }  # fmt: skip
 
 
@@ -249,7 +254,7 @@ def test_what_the_chip_cannot_do_says_why_and_runs_on_the_host(name: str) -> Non
 
 def test_legalize_without_partition_reports_every_op_it_cannot_do() -> None:
     net = Network(SHAPE)
-    y = net.op("nn.instance_norm", net.conv(net.x, 6, "c"), positive(net, "s", 6), positive(net, "b", 6), name="y")
+    y = net.op("math.floor", net.conv(net.x, 6, "c"), name="y")
     module = net.done(y)
     module.main.attributes["target"] = "mlu220"
     subnet = module.main
