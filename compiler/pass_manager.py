@@ -6,6 +6,7 @@ the machinery are gathered here. What a pass changed is observed through the mod
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ class PassManager:
         except Exception as crash:
             path = self._reproduce(before, index, f"{type(crash).__name__}: {crash}")
             told = f"; replay it with: {replay_command(path, self.passes[index:])}" if path else ""
-            message = f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash} ({place_of(crash)})"
+            message = f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash} ({place_of(crash, pass_)})"
             raise InternalError(message + told, str(path) if path else None) from crash
 
     def _reproduce(self, before: Module | None, index: int, message: str) -> Path | None:
@@ -116,9 +117,11 @@ class PassManager:
                 raise error("E409", f"these passes need a target: {names}", help="give --target or --board")
 
 
-def place_of(crash: BaseException) -> str:
-    """File and line where an exception was raised."""
-    frame = extract_tb(crash.__traceback__)[-1]
+def place_of(crash: BaseException, pass_: Pass | None = None) -> str:
+    """File and line where an exception was raised: the last line of the pass's own file, if it came through it."""
+    frames = extract_tb(crash.__traceback__)
+    own = getattr(sys.modules.get(type(pass_).__module__), "__file__", None)
+    frame = next((f for f in reversed(frames) if f.filename == own), frames[-1])
     return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 

@@ -291,6 +291,8 @@ class Rewriter:
     def replace(self, old: Op, *values: Value) -> None:
         """Let `values` stand for the results of `old` and erase it; new nameless values take over the old names."""
         for result, value in zip(old.results, values, strict=True):
+            if not isinstance(value, Value):
+                raise TypeError(f"a value stands for a value, not {value!r}: give its .result")
             self.replace_value(result, value)
         self.erase(old)
 
@@ -329,17 +331,29 @@ class Rewriter:
         return self.match
 
 
-def inherit_name(module: Module, old: Constant, new: Constant) -> None:
-    """Let `new` have the name and place of `old`, from which it was computed, if `old` is not needed any more."""
+def inherit_names(module: Module, derived: Sequence[tuple[Constant, Constant]]) -> None:
+    """Let each new constant have the name and place of the old one it was computed from, if that is not needed any more.
+
+    One pass over the constants, however many pairs there are.
+    """
     constants = module.constants
-    named = any(c.type.quant is not None and c.type.quant.params == old.name for c in constants.values())
-    if old.uses or named or constants.get(old.name) is not old or constants.get(new.name) is not new:
+    scales = {c.type.quant.params for c in constants.values() if c.type.quant is not None}
+    successor: dict[Constant, Constant] = {}
+    for old, new in derived:
+        free = not old.uses and old.name not in scales and constants.get(old.name) is old
+        if free and constants.get(new.name) is new and old not in successor:
+            successor[old] = new
+    if not successor:
         return
-    del constants[new.name]
-    new.name = old.name
-    kept = list(constants.values())
+    moved = set(successor.values())
+    kept = [c for c in constants.values() if c not in moved]
     constants.clear()
-    constants.update((c.name, new if c is old else c) for c in kept)
+    for constant in kept:
+        name = constant.name
+        while constant in successor:
+            constant = successor[constant]
+        constant.name = name
+        constants[name] = constant
     module.version += 1
 
 
@@ -493,7 +507,7 @@ class _Run:
         for op in match.ops:
             rewriter.erase(op)
         for old, new in rewriter._derived:
-            inherit_name(self.module, old, new)
+            inherit_names(self.module, [(old, new)])
         return [*rewriter._new, *around, *rewriter._seen, *_neighbours(rewriter._new)]
 
     def _count(self, label: str, place: str) -> None:
