@@ -27,6 +27,7 @@ ENTRY_POINTS = "mluc.passes"
 PASSES: dict[str, str | type[Pass]] = {
     "simplify": "passes.simplify:Simplify",
     "fold-constants": "passes.simplify:FoldConstants",
+    "expand-recurrent": "passes.expand_recurrent:ExpandRecurrent",
     "fuse-batchnorm": "passes.fuse_batchnorm:FuseBatchNorm",
     "convert-layout": "passes.convert_layout:ConvertLayout",
     "prune-magnitude": "passes.pruning.magnitude:PruneMagnitude",
@@ -44,7 +45,7 @@ PASSES: dict[str, str | type[Pass]] = {
 """Pass name → "module:Class" (or the class, for passes of a file). Data, not imports."""
 
 PIPELINES: dict[str, str] = {
-    "prepare": "simplify,fuse-batchnorm,simplify",
+    "prepare": "simplify,expand-recurrent,fuse-batchnorm,simplify",
     "mlu220": "convert-layout,partition,legalize,fuse-layers,chain-kernels,schedule,plan-memory",
 }
 """Pipeline name → its text. Targets add theirs here."""
