@@ -53,7 +53,7 @@ def assert_reproducible(source: str, scheme: Path, folder: Path) -> str:
     return digests.pop()
 
 
-@pytest.mark.parametrize("seed", [4, 6])
+@pytest.mark.parametrize("seed", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_two_processes_make_the_same_file_of_a_random_network(seed: int, tmp_path: Path) -> None:
     module = driver.prepare(random_network(seed, 10), crash_directory=None)
     scheme = driver.calibrate(module, [random_inputs(module, 7)], "minmax")
