@@ -332,7 +332,8 @@ class Rewriter:
 
 
 def inherit_names(module: Module, derived: Sequence[tuple[Constant, Constant]]) -> None:
-    """Let each new constant have the name and place of the old one it was computed from, if that is not needed any more.
+    """Let each new constant have the name and place of the old one it was computed from, if that is not needed any
+    more.
 
     One pass over the constants, however many pairs there are.
     """
@@ -438,6 +439,7 @@ class _Run:
         self.counter = counter
         self.result = RewriteResult()
         self.declines: dict[tuple[Op, Rule], str] = {}
+        self.derived: list[tuple[Constant, Constant]] = []
         self.by_name: dict[str, list[Rule]] = {}
         self.rules = rules
         self.budget = 0
@@ -456,6 +458,7 @@ class _Run:
                     worklist.push(touched)
                 if self.counter.exhausted:
                     break
+        inherit_names(self.module, self.derived)
         for (op, rule), reason in self.declines.items():
             if op.block is not None:
                 self.result.declined[f"{rule.label}: {reason}"] += 1
@@ -506,8 +509,7 @@ class _Run:
         self._count(label, place)
         for op in match.ops:
             rewriter.erase(op)
-        for old, new in rewriter._derived:
-            inherit_names(self.module, [(old, new)])
+        self.derived += rewriter._derived
         return [*rewriter._new, *around, *rewriter._seen, *_neighbours(rewriter._new)]
 
     def _count(self, label: str, place: str) -> None:

@@ -18,7 +18,7 @@ from compiler.ir.core import Constant, Function, Module, Op, Value
 from compiler.ir.location import Location
 from compiler.ops.tensor import Reshape, Transpose
 from compiler.pass_context import Pass, PassContext
-from compiler.rewrite import erase_dead, inherit_name
+from compiler.rewrite import erase_dead, inherit_names
 from passes.layout.cleanup import LAYOUT_CLEANUP
 from passes.layout.flatten import Flattened, followers_of_flatten, permute_flat_axis
 from passes.layout.rules import (
@@ -92,8 +92,7 @@ class _Conversion:
             self._visit(op)
         for op in reversed(self.replaced):
             erase_dead(op)
-        for old, new in self.derived:
-            inherit_name(self.module, old, new)
+        inherit_names(self.module, self.derived)
         if self.function.output_names != names:
             self.function.attributes["outputs"] = names
 

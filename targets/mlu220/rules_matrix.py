@@ -5,6 +5,7 @@ Each becomes the raw integer sum, a multiplication with the scale and an additio
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType, QuantType
 from targets.mlu220 import isa
-from targets.mlu220.hardware import load_board
+from targets.mlu220.hardware import Board, load_board
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.op_matrix import SPLIT_UNIT
 from targets.mlu220.rule_table import rule
@@ -32,10 +33,16 @@ def _is_depthwise(op: Any) -> bool:
     return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
 
 
+@functools.cache
+def chip() -> Board:
+    """A board, for what all of them share: the memories of the chip."""
+    return load_board(DEFAULT_BOARD)
+
+
 def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -> int:
     """Into how many parts the input channels must be cut for the filters of 64 output channels to fit WRAM twice."""
     code = isa.Type.I16 if dtype is DType.I16 else isa.Type.I8
-    room = load_board(DEFAULT_BOARD).wram_bytes
+    room = chip().wram_bytes
     whole = int(isa.filter_bytes(min(co // groups, 64), kh, kw, ci, code, isa.Runs.TAP)) * groups
     return 1 if whole <= room else -(-2 * whole // room)
 
@@ -153,7 +160,7 @@ def _product_condition(op: Any) -> str | None:
     k = a.static_shape[-1]
     if k >= MAX_SUM and a.dtype is DType.I8:
         return f"a sum of {k} products of i8 does not fit int32"
-    board = load_board(DEFAULT_BOARD)
+    board = chip()
     columns = min(b.static_shape[-1] if b.rank > 1 else 1, isa.LANES)
     code = isa.Type.I16 if b.dtype is DType.I16 else isa.Type.I8
     filters = int(isa.filter_bytes(isa.LANES, 1, 1, k, code, isa.Runs.TAP))

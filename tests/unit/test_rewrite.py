@@ -24,7 +24,7 @@ from compiler.rewrite import (
     constant,
     erase_dead,
     find_match,
-    inherit_name,
+    inherit_names,
     pattern,
     shared,
 )
@@ -264,7 +264,7 @@ def test_derived_constant_of_one_still_in_use_gets_a_name_of_its_own():
     module = module_of("%a = math.mul %x, @c\n%b = math.add %a, @c\nreturn %b", constants=CONSTANT)
     old = module.constants["c"]
     new = module.add_constant("c", np.zeros(2, np.float32))
-    inherit_name(module, old, new)
+    inherit_names(module, [(old, new)])
     assert new.name == "c.1" and module.constants == {"c": old, "c.1": new}
 
 
