@@ -191,3 +191,23 @@ def test_unknown_kinds_of_files_are_refused(tmp_path: Path) -> None:
 def test_a_directory_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(CompilerError, match="is a directory"):
         load(tmp_path)
+
+
+def test_unsupported_operators_behind_others_are_listed_too(tmp_path: Path) -> None:
+    """Det gives no shape the model declares, so what follows is not looked at; its operators still are."""
+    nodes = [
+        helper.make_node("Det", ["x"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="fine"),
+        helper.make_node("Nonsense", ["b"], ["c"], name="second"),
+        helper.make_node("Det", ["c"], ["d"], name="third"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 3])],
+        [helper.make_tensor_value_info("d", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
+    with pytest.raises(CompilerError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert all(name in text for name in ("first", "second", "third")) and "fine" not in text

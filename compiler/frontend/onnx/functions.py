@@ -49,6 +49,15 @@ def check_node(proto: onnx.NodeProto, opsets: dict[str, int], ir_version: int) -
         raise Malformed(text.splitlines()[0].strip(), "repair or export the model again") from None
 
 
+def is_defined(op_type: str, domain: str, opset: int) -> bool:
+    """Whether ONNX defines an operator by a body at an opset."""
+    try:
+        schema: Any = onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.function_opset_versions or schema.context_dependent_function_opset_versions)
+
+
 def unknown_operator(record: NodeRecord) -> Unsupported:
     """The report of an operator without converter and without body."""
     if record.domain:

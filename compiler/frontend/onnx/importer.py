@@ -181,13 +181,26 @@ class Importer:
             self._fail(proto, scope, record, "blocked", "a weight of it cannot be read")
             return
         if any(value is BLOCKED for value in inputs):
-            self._fail(proto, scope, record, "blocked", "takes the output of a node that was not converted")
+            self._fail_blocked(proto, scope, record)
             return
         node = Node(
             proto, inputs, self.builder, record.opset,
             partial(reader.read_tensor, directory=self.directory, where=f"{self.file}: node {record.name!r}"),
         )  # fmt: skip
         self._attempt(partial(self._convert, node, record, scope), proto, scope, record)
+
+    def _fail_blocked(self, proto: onnx.NodeProto, scope: Scope, record: NodeRecord) -> None:
+        """A node behind one that was not converted: not looked at, but unsupported all the same if its operator is."""
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        opset = scope.opsets.get(domain, 0)
+        known = (proto.domain, proto.op_type) in self._local_functions or functions.is_defined(
+            proto.op_type, domain, opset
+        )
+        if known or find_converter(proto.op_type, opset, domain) is not None:
+            self._fail(proto, scope, record, "blocked", "takes the output of a node that was not converted")
+            return
+        fault = functions.unknown_operator(record)
+        self._fail(proto, scope, record, "unsupported", fault.reason, fault.remedy)
 
     def _record(self, proto: onnx.NodeProto, scope: Scope) -> NodeRecord:
         """The record a node's fate goes into: its own, or that of the node whose expansion it belongs to."""
