@@ -43,8 +43,8 @@ class FuseLayers(Pass):
 
 # -- views -----------------------------------------------------------------------------------------------------------
 def make_views_storable(function: Function, ctx: PassContext) -> None:
-    """Copy where a view could not name its bytes: results that share or lie inside other memory, parts of concatenations
-    that lie elsewhere, reshapes of strided views."""
+    """Copy where a view could not name its bytes: results that share or lie inside other memory, parts of
+    concatenations that lie elsewhere, reshapes of strided views."""
     block = function.body
     _make_results_own(function, ctx)
     for op in list(block):

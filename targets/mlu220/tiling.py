@@ -8,7 +8,7 @@ kernel's `schedule` attribute. `allocate` gives the buffers of a way their place
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -102,9 +102,10 @@ class KernelShape:
             after_vector = any(p in stages and p.unit != "matrix" for v in op.inputs if (p := v.producer) is not None)
             stages[op] = max(before, default=0) + (op.unit == "matrix" and after_vector)
         for value in self.values:
-            used = [stages[user] for user in value.users if user in stages]
-            made = stages.get(value.producer, min(used, default=0))  # type: ignore[arg-type]
-            if any(stage - made > (value.producer is not None) for stage in used):
+            used = [stages[user] for user in value.users if isinstance(user, MluOp) and user in stages]
+            producer = value.producer
+            made = stages[producer] if isinstance(producer, MluOp) else min(used, default=0)
+            if any(stage - made > (producer is not None) for stage in used):
                 return dict.fromkeys(self.ops, 0)
         return stages
 
@@ -236,15 +237,29 @@ def aligned(size: int) -> int:
 
 
 def sample_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
-    """Tiles whose demands bound all others: first, middle and last along every axis."""
-    boxes = []
-    for position in (0.0, 0.5, 1.0):
-        box = []
-        for size, d in zip(tile, shape.shape, strict=True):
-            low = int(position * max(d - size, 0))
-            box.append((low, min(low + size, d)))
-        boxes.append(tuple(box))
-    return list(dict.fromkeys(boxes))
+    """Tiles whose demands, axis by axis, bound all others: first, middle and last along every axis. Where some demand
+    of the middle one reaches over a border, along an axis that is cut, another place may ask for more: then all places."""
+    slack = [max(d - size, 0) for size, d in zip(tile, shape.shape, strict=True)]
+
+    def at(lows: Iterable[int]) -> Box:
+        return tuple((low, min(low + size, d)) for low, size, d in zip(lows, tile, shape.shape, strict=True))
+
+    middle = at(s // 2 for s in slack)
+    if _reaches_over(shape, shape.demand(middle), [axis for axis, s in enumerate(slack) if s]):
+        return list(dict.fromkeys(at(min(place, s) for s in slack) for place in range(max(slack) + 1)))
+    return list(dict.fromkeys((at(0 for _ in slack), middle, at(slack))))
+
+
+def _reaches_over(shape: KernelShape, demand: dict[Value, Box], axes: Sequence[int]) -> bool:
+    """Whether a demand leaves its tensor along one of some axes of the domain."""
+    for value, box in demand.items():
+        if len(box) != len(shape.shape):
+            return bool(axes)
+        for axis in axes:
+            low, high = box[axis]
+            if low < 0 or high > value.type.static_shape[axis]:
+                return True
+    return False
 
 
 def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> KernelSchedule | None:
@@ -280,7 +295,7 @@ def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelS
         size = aligned(product.filter_bytes(columns))
         parameters.append((wram, size, schedule.buffers))
         wram += size * schedule.buffers
-    sizes = [max((volume(d[v]) * v.type.dtype.size if v in d else 0) for d in demands) for v in shape.values]
+    sizes = [_largest(d[v] for d in demands if v in d) * v.type.dtype.size for v in shape.values]
     stage_of = shape.stage_of if schedule.buffers > 1 else dict.fromkeys(shape.ops, 0)
     slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands, stage_of)
     slots = []
@@ -289,6 +304,12 @@ def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelS
         nram += size * schedule.buffers
     placed = replace(schedule, slots=tuple(slots), slot_of=tuple(slot_of), parameters=tuple(parameters))
     return placed, nram, wram
+
+
+def _largest(boxes: Iterable[Box]) -> int:
+    """Elements of a box as long along every axis as the longest of some."""
+    shapes = [box_shape(box) for box in boxes]
+    return math.prod(map(max, zip(*shapes, strict=True))) if shapes else 0
 
 
 def _assign_slots(
