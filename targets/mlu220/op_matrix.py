@@ -115,7 +115,9 @@ class Conv2d(MluOp):
             reads = [x.slot, filters.slot] + ([sums.slot] if partial is not isa.Partial.FIRST else [])
             for n in range(out.shape[0]):
                 instruction = self._instruction(
-                    out.at(0, n), x.at(0, n).sub((0, 0, 0, piece[0]), (1, *x.shape[1:3], piece[1] - piece[0])), filters.address,
+                    out.at(0, n),
+                    x.at(0, n).sub((0, 0, 0, piece[0]), (1, *x.shape[1:3], piece[1] - piece[0])),
+                    filters.address,
                     partial=partial, partial_sums=sums.at(0, n).address,
                 )  # fmt: skip
                 emitter.add(instruction, [sums.slot, *([out.slot] if last else [])], reads)

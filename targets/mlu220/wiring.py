@@ -169,6 +169,7 @@ def _layout_function(
     main.body.append(Return(op.results[0]))
     identity = tuple(range(source.type.rank))
     return HostFunction(
-        name=name, text=print_module(module), inputs=[_record(taken_name, source, identity, None) for taken_name in taken],
+        name=name, text=print_module(module),
+        inputs=[_record(taken_name, source, identity, None) for taken_name in taken],
         outputs=[_record(made, value, tuple(range(value.type.rank)), None)], constants=blobs_of(module),
     )  # fmt: skip
