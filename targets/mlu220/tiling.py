@@ -239,7 +239,7 @@ def aligned(size: int) -> int:
 def sample_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
     """Tiles whose demands, axis by axis, bound all others: first, middle and last along every axis.
 
-    Where a demand of the middle one reaches over a border along an axis that is cut, other places may ask for more: all.
+    Where a demand of the middle one reaches over a border along an axis that is cut, others may ask for more: all.
     """
     slack = [max(d - size, 0) for size, d in zip(tile, shape.shape, strict=True)]
 
