@@ -235,7 +235,6 @@ class _Bisection:
         if not rewrites:
             return 0, ""
         found = _first_bad(0, rewrites, lambda limit: self._good_with(number, limit))
-        self._good_with(number, found - 1)  # the files of both sides are left for comparison
         self._run(number, found)
         return found, self.last.last
 

@@ -158,7 +158,7 @@ class Watching:
         if self.times is not None:
             print(self.times, file=sys.stderr)
         if self.show_statistics:
-            print(self.statistics, file=sys.stderr)
+            print(str(self.statistics) or "the passes counted nothing", file=sys.stderr)
 
 
 def tell(diagnostics: Iterable[Diagnostic]) -> None:
