@@ -47,27 +47,33 @@ def cheapest(
     return best
 
 
+IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding", "value"})
+"""Attributes that say what is computed, not how much of it: numbers inside instructions."""
+
+
 def structure(kernel: Kernel) -> tuple[Any, ...]:
-    """What a kernel's schedule depends on: its ops, their attributes, operand types and how they are connected."""
+    """What a kernel's schedule depends on: its ops, their attributes but for immediates, shapes and element types, and
+    how they are connected."""
     number: dict[Value, int] = {}
+
+    def kind(value: Value) -> Any:
+        return value.type.shape, value.type.dtype
 
     def name(value: Value | None) -> Any:
         if value is None:
             return None
-        if isinstance(value, Constant):
-            return value.type.shape, value.type.dtype
-        return number[value]
+        return kind(value) if isinstance(value, Constant) else number[value]
 
     block = kernel.body.block
     for argument in block.arguments:
         number[argument] = len(number)
     ops = []
     for op in block:
-        attributes = tuple((k, repr(v)) for k, v in sorted(op.attributes.items()))
-        ops.append((op.op_name, attributes, tuple(name(v) for v in op.operands), tuple(r.type for r in op.results)))
+        attributes = tuple((k, repr(v)) for k, v in sorted(op.attributes.items()) if k not in IMMEDIATES)
+        ops.append((op.op_name, attributes, tuple(name(v) for v in op.operands), tuple(map(kind, op.results))))
         for result in op.results:
             number[result] = len(number)
-    return tuple(a.type for a in block.arguments), tuple(ops)
+    return tuple(map(kind, block.arguments)), tuple(ops)
 
 
 MOST_CHANNEL_CHOICES = 2
