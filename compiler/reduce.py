@@ -1,4 +1,5 @@
-"""The smallest part of a module that still fails: delta debugging over the ops of `@main`.
+"""The smallest part of a module that still fails: delta debugging over the ops of `@main`, and, where one call is left
+of it, over those of the function it calls.
 
 Any command is the judge, as in bisection: it gets an IR file and exits with 0 where nothing is wrong. An op that is
 left out leaves its results behind as inputs of the same name and type; what nothing takes any more becomes an output.
@@ -18,9 +19,9 @@ import numpy as np
 from compiler.bisect import Command, Judge, Remembering, told_by
 from compiler.errors import CompilerError, error
 from compiler.evaluate.interpreter import Inputs, Interpreter
-from compiler.ir.core import Module, Op, Value
+from compiler.ir.core import Function, Module, Op, Value
 from compiler.ir.verifier import verify
-from compiler.ops.graph import Return
+from compiler.ops.graph import Call, Return
 
 
 @dataclass(frozen=True)
@@ -57,42 +58,67 @@ def reduce(
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
-def part_of(module: Module, kept: Sequence[int], outputs: Sequence[str] | None = None) -> Module:
-    """A module of the ops of `@main` with these places, in order.
+def part_of(
+    module: Module, kept: Sequence[int], outputs: Sequence[str] | None = None, function: str = "main"
+) -> Module:
+    """A module of the ops of a function with these places, in order; `@main` calls it, if it is another one.
 
     Values that the ops left out define become inputs. Outputs are the results nothing in the part takes and those the
-    module returns; `outputs` narrows them to these names.
+    function returns; `outputs` narrows them to these names.
     """
     part = module.clone()
-    ops = [op for op in part.main.body if op.op_name != "graph.return"]
+    whole = part.functions[function]
+    ops = _ops_of(whole)
     chosen = {ops[i] for i in kept}
-    terminator = part.main.body.terminator
+    terminator = whole.body.terminator
     returned = set(terminator.inputs)
     terminator.erase()
     results = [r for op in ops if op in chosen for r in op.results]
     wanted = [r for r in results if r in returned or all(user not in chosen for user in r.users)]
     for op in reversed([op for op in ops if op not in chosen]):
-        _leave_out(op, chosen, part)
-    kept_outputs = [r for r in wanted if outputs is None or r.name in outputs]
-    part.main.body.append(Return(*kept_outputs))
-    part.main.attributes.pop("outputs", None)
+        _leave_out(op, chosen, whole)
+    whole.body.append(Return(*[r for r in wanted if outputs is None or r.name in outputs]))
+    whole.attributes.pop("outputs", None)
+    _drop_unused_arguments(whole)
+    if whole is not part.main:
+        _only_call(part.main, whole)
     _drop_unused(part)
     return part
 
 
-def _leave_out(op: Op, chosen: set[Op], part: Module) -> None:
+def _ops_of(function: Function) -> list[Op]:
+    return [op for op in function.body if "terminator" not in op.signature.traits]
+
+
+def _leave_out(op: Op, chosen: set[Op], function: Function) -> None:
     for result in op.results:
         if any(user in chosen for user in result.users):
-            result.replace_all_uses_with(part.main.add_argument(result.type, result.name))
+            result.replace_all_uses_with(function.add_argument(result.type, result.name))
     op.erase()
 
 
+def _drop_unused_arguments(function: Function) -> None:
+    for index in reversed(range(len(function.arguments))):
+        if not function.arguments[index].uses:
+            function.body.remove_argument(index)
+
+
+def _only_call(main: Function, callee: Function) -> None:
+    """Make `main` nothing but a call: it takes and gives what `callee` does."""
+    for op in reversed(list(main.body)):
+        op.erase()
+    _drop_unused_arguments(main)
+    inputs = [main.add_argument(a.type, a.name) for a in callee.arguments]
+    types, names = [v.type for v in callee.outputs], [v.name for v in callee.outputs]
+    call = Call(*inputs, types=types, names=names, callee=callee.name)
+    main.body.append(call)
+    main.body.append(Return(*call.results))
+    main.attributes.pop("outputs", None)
+
+
 def _drop_unused(part: Module) -> None:
-    """Remove inputs, functions and constants that the part does not need."""
+    """Remove functions and constants that the part does not need."""
     main = part.main
-    for index in reversed(range(len(main.arguments))):
-        if not main.arguments[index].uses:
-            main.body.remove_argument(index)
     called, waiting = {"main"}, [main]
     while waiting:
         for op in waiting.pop().body:
@@ -107,15 +133,13 @@ def _drop_unused(part: Module) -> None:
 
 
 def _values(module: Module, inputs: Inputs | None) -> dict[str, np.ndarray]:
-    """Every value of `@main` in one run."""
+    """Every value of one run by name; those of called functions and kernels have names of the whole module."""
     found: dict[str, np.ndarray] = {}
     if inputs is None:
         return found
-    top: set[Value] = {*module.main.arguments, *(r for op in module.main.body for r in op.results)}
 
     def keep(value: Value, array: np.ndarray) -> None:
-        if value in top:
-            found[value.name] = array
+        found.setdefault(value.name, array)
 
     Interpreter(module).run(inputs, keep)
     return found
@@ -134,21 +158,30 @@ class _Reduction:
         self.code: int | str | None = None
         self.tell = tell
         self.values = values
-        self.tried = 0
+        self.function = "main"
 
     def run(self) -> Reduced:
-        everything = list(range(len(self.module.main.body) - 1))
+        before = sum(len(_ops_of(f)) for f in self.module.functions.values())
         if not self._fails(self.module, "whole"):
             told = told_by(self.judge.judge if self.command is None else self.command)
             raise error("E413", "the check finds nothing wrong with the module", help="0 is good, as in bisect", **told)
         if self.command is not None:
             self.code = self.command.code
-        kept = self._fewer_ops(everything)
+        kept = self._fewer_ops(list(range(len(_ops_of(self.module.main)))))
+        while callee := self._only_callee(kept):
+            self.function = callee
+            kept = self._fewer_ops(list(range(len(_ops_of(self.module.functions[callee])))))
         part = self._fewer_outputs(kept)
         path = self.judge.folder / "reduced.mlu"
         self._write_values(part, path)
         self.judge(part, path.name)
-        return Reduced(part, path, len(kept), len(everything), self.judge.judgements)
+        return Reduced(part, path, len(kept), before, self.judge.judgements)
+
+    def _only_callee(self, kept: Sequence[int]) -> str | None:
+        """The function that is called by the one op left, if it is a call."""
+        ops = _ops_of(self.module.functions[self.function])
+        only = ops[kept[0]] if len(kept) == 1 else None
+        return only.attributes["callee"] if only is not None and only.op_name == "graph.call" else None
 
     def _fails_like_the_whole(self, judge: Judge) -> Judge:
         def good(path: Path) -> bool:
@@ -169,7 +202,7 @@ class _Reduction:
             np.savez(path.with_suffix(".npz"), **given)  # type: ignore[arg-type]
 
     def _part_fails(self, kept: Sequence[int], outputs: Sequence[str] | None = None) -> bool:
-        part = part_of(self.module, kept, outputs)
+        part = part_of(self.module, kept, outputs, self.function)
         try:
             verify(part)
         except CompilerError:
@@ -201,12 +234,12 @@ class _Reduction:
 
     def _fewer_outputs(self, kept: list[int]) -> Module:
         """The part with one output, where one still fails."""
-        names = [v.name for v in part_of(self.module, kept).main.outputs]
+        names = [v.name for v in part_of(self.module, kept, None, self.function).main.outputs]
         if len(names) > 1:
             for name in names:
                 if self._part_fails(kept, [name]):
-                    return part_of(self.module, kept, [name])
-        return part_of(self.module, kept)
+                    return part_of(self.module, kept, [name], self.function)
+        return part_of(self.module, kept, None, self.function)
 
 
 def _chunks(items: Sequence[int], pieces: int) -> list[list[int]]:

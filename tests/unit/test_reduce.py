@@ -117,6 +117,27 @@ def test_parts_get_the_values_their_inputs_really_have(tmp_path):
     np.testing.assert_array_equal(Interpreter(found.module).run(given)[0], wanted["v30"])
 
 
+def test_the_search_goes_on_inside_the_function_that_is_called(tmp_path):
+    body = chain().main
+    text = str(chain()).replace("func @main", "func @subnet0")
+    module = parse_module(text + """func @main(%x: tensor<2xf32>) -> (tensor<2xf32>) {
+  %n = math.neg %x : tensor<2xf32>
+  %y = graph.call %n {callee = "subnet0"} : tensor<2xf32>
+  return %y
+}
+""")
+    x = np.array([-0.5, -2.0], np.float32)
+
+    def judge(path: Path) -> bool:
+        return all(op.op_name != "math.exp" for op in read_module(path).ops())
+
+    found = reduce(module, judge, inputs=[x], directory=tmp_path)
+    assert (found.ops, found.ops_before) == (1, len(body.body) - 1 + 2)
+    assert [op.op_name for op in found.module.main.body] == ["graph.call", "graph.return"]
+    assert [op.op_name for op in found.module.functions["subnet0"].body] == ["math.exp", "graph.return"]
+    assert list(np.load(found.path.with_suffix(".npz"))) == ["v29"]
+
+
 def test_another_failure_than_that_of_the_whole_does_not_count(tmp_path):
     """Without the exp the command ends with 5, which is another fault: only 3 is looked for."""
     script = tmp_path / "judge.py"
