@@ -65,6 +65,7 @@ def activation(m: Maker) -> Value:
     kind, options = m.choose((
         ("nn.relu", {}), ("nn.relu", {}), ("nn.leaky_relu", {"alpha": 0.1}), ("nn.sigmoid", {}), ("nn.silu", {}),
         ("nn.hard_swish", {}), ("nn.hard_sigmoid", {"alpha": 0.2, "beta": 0.5}), ("math.tanh", {}), ("nn.gelu", {}),
+        ("nn.elu", {}), ("nn.softplus", {}), ("nn.mish", {}),
         ("math.clip", {"low": 0.0, "high": 6.0}), ("math.clip", {"low": -1.0, "high": 0.5}), ("math.abs", {}), ("math.neg", {}),
     ))  # fmt: skip
     return m.op(kind, m.image(), **options)
@@ -132,10 +133,48 @@ def squeezed(m: Maker) -> Value:
     """Squeeze and excitation: a gate per channel, computed at run time."""
     x = m.image()
     c = x.type.static_shape[1]
-    if x.type.static_shape[0] > 1:
-        return m.op("nn.sigmoid", x)
     inner = m.op("nn.relu", m.network.conv(m.op("nn.global_avg_pool", x), max(c // 2, 1), m.name()))
     return m.op("math.mul", x, m.op("nn.sigmoid", m.network.conv(inner, c, m.name())))
+
+def resized(m: Maker) -> Value:
+    x = m.image()
+    n, c, h, w = x.type.static_shape
+    sizes = (n, c, m.choose((2 * h, h, h + 2, -(-h // 2))), m.choose((w, 2 * w, 3 * w, -(-w // 2))))
+    coordinates = m.choose(("half_pixel", "align_corners", "asymmetric"))
+    mode = m.choose(("nearest", "linear", "linear", "cubic"))
+    return m.op("nn.resize", x, sizes=sizes, mode=mode, coordinate_mode=coordinates)
+
+
+def transposed(m: Maker) -> Value:
+    x = m.image()
+    c = x.type.static_shape[1]
+    kernel, stride = m.choose(((2, 2), (4, 2), (3, 2), (3, 1), (1, 2), (3, 3)))
+    pads = (m.choose((0, (kernel - 1) // 2)),) * 4 if min(x.type.static_shape[2:]) > 1 else (0, 0, 0, 0)
+    co, groups = m.choose(((5, 1), (70, 1), (2 * c, 1), (c, c))) if c <= 16 else (6, 1)
+    scale = (c * kernel * kernel / groups) ** -0.5
+    w = m.network.constant(f"w{m.count}", c, co // groups, kernel, kernel, scale=scale)
+    bias = m.network.constant(f"b{m.count}", co, scale=0.1) if m.choose((1, 0)) else None
+    return m.op("nn.conv_transpose2d", x, w, bias, strides=(stride, stride), pads=pads, groups=groups)
+
+
+def normalised(m: Maker) -> Value:
+    x = m.image()
+    c = x.type.static_shape[1]
+    vectors = [m.network.constant(f"n{m.count}.{i}", c, scale=0.5) for i in range(2)]
+    if m.choose((0, 1)):
+        return m.op("nn.instance_norm", x, *vectors)
+    return m.op("nn.group_norm", x, *vectors, groups=m.choose([g for g in (1, 2, c) if c % g == 0]))
+
+
+def bordered(m: Maker) -> Value:
+    x = m.image()
+    _, _, h, w = x.type.static_shape
+    pads = (0, 0, min(2, h - 1), min(1, w - 1), 0, 0, min(1, h - 1), min(2, w - 1))
+    return m.op("tensor.pad", x, pads=pads, mode=m.choose(("reflect", "edge")))
+
+
+def repeated(m: Maker) -> Value:
+    return m.op("tensor.tile", m.image(), repeats=m.choose(((1, 2, 1, 1), (1, 1, 2, 3), (1, 1, 1, 2))))
 
 
 def shuffled(m: Maker) -> Value:
@@ -154,6 +193,7 @@ def softmax(m: Maker) -> Value:
 LAYERS: list[Callable[[Maker], Value]] = [
     convolution, convolution, convolution, convolution, activation, activation, prelu, pool, pool, addition, addition,
     with_constant, joined, joined, sliced, padded, squeezed, shuffled, softmax,
+    resized, resized, transposed, transposed, normalised, bordered, repeated,
 ]  # fmt: skip
 
 
@@ -172,8 +212,11 @@ def flattened(m: Maker, x: Value) -> Value:
 
 
 def reduced(m: Maker, x: Value) -> Value:
-    kind, axes = m.choose((("reduce.mean", (2, 3)), ("reduce.max", (1,)), ("reduce.sum", (1,)), ("reduce.mean", (1,))))
-    return m.op(kind, x, axes=axes, keepdims=m.choose((True, False)))
+    if m.choose((0, 0, 1)):
+        kind = m.choose(("reduce.argmax", "reduce.argmin"))
+        return m.op(kind, x, axis=m.choose((1, 2, 3)), keepdims=m.choose((True, False)))
+    kind = m.choose(("reduce.mean", "reduce.max", "reduce.sum", "reduce.min", "reduce.l2"))
+    return m.op(kind, x, axes=m.choose(((2, 3), (1,), (2,), (1, 3), ())), keepdims=m.choose((True, False)))
 
 
 HEADS: list[Callable[[Maker, Value], Value]] = [lambda m, x: x, classifier, flattened, reduced]

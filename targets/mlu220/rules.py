@@ -19,7 +19,7 @@ from targets.mlu220.lowering import Lowering
 from targets.mlu220.rule_table import CONDITIONS, INDEX_OPERANDS, LEGALIZERS, OTHER_TYPES, rule
 from targets.mlu220.rules_elementwise import through_float
 from targets.mlu220.rules_matrix import scale_vector as scale_vector
-from targets.mlu220.rules_reduce import mean, reduced, reduction_steps
+from targets.mlu220.rules_reduce import mean, narrowed, reduced, reduction_steps
 from targets.mlu220.rules_spatial import nhwc
 
 
@@ -114,5 +114,4 @@ def global_pool(lowering: Lowering, op: Any) -> Value:
         return through_float(lowering, op, lambda x: lowering.make("mlu.pool", x, function=function, kernel=(h, w)))
     if not average:
         return through_float(lowering, op, lambda x: reduced(lowering, x, (1, 2), "max"))
-    wanted = lowering.working(op.x)
-    return lowering.make("mlu.convert", mean(lowering, lowering.floating(op.x, DType.F32), (1, 2)), to=wanted)
+    return narrowed(lowering, op, mean(lowering, lowering.floating(op.x, DType.F32), (1, 2)))

@@ -58,6 +58,7 @@ def slice_(lowering: Lowering, op: Any) -> Value:
     lists = {
         axis: start + step * np.arange(size)
         for axis, (start, size, step) in enumerate(zip(op.starts, op.sizes, op.strides, strict=True))
+        if (start, size, step) != (0, x.type.shape[axis], 1)
     }
     return taken(lowering, x, lists)
 

@@ -93,7 +93,9 @@ def reduced(lowering: Lowering, x: Value, axes: Sequence[int], function: str) ->
     for step in reduction_steps(length, behind) or []:
         length //= step
         if step > 1 and behind == 1:
-            x = lowering.make("mlu.reduce", lowering.reshaped(x, (before * length, step)), function=function)
+            if x.type.static_shape[-1] != step:  # the last axis alone needs no view, and stays in its kernel
+                x = lowering.reshaped(x, (before * length, step))
+            x = lowering.make("mlu.reduce", x, function=function)
         elif step > 1:
             # the step is the slower part of the axis: [before, step, length, behind]
             x = lowering.reshaped(x, (before, step, 1, length * behind))
@@ -119,7 +121,7 @@ def _wide(lowering: Lowering, op: Any) -> Value:
     return lowering.floating(op.inputs[0], DType.F32)
 
 
-def _narrowed(lowering: Lowering, op: Any, x: Value) -> Value:
+def narrowed(lowering: Lowering, op: Any, x: Value) -> Value:
     """A value computed in f32 in the type to go on with."""
     wanted = lowering.working(op.inputs[0])
     return x if x.type.dtype is wanted else lowering.make("mlu.convert", x, to=wanted)
@@ -155,7 +157,7 @@ def mean_of(lowering: Lowering, op: Any) -> Value:
         x = lowering.reshaped(in_working_type(lowering, op), (blocks[0], blocks[1], 1, blocks[2]))
         y = lowering.make("mlu.pool", x, function="mean", kernel=(blocks[1], 1))
     else:
-        y = _narrowed(lowering, op, mean(lowering, _wide(lowering, op), axes))
+        y = narrowed(lowering, op, mean(lowering, _wide(lowering, op), axes))
     return lowering.reshaped(y, op.result.type.static_shape)
 
 
@@ -169,7 +171,7 @@ def sum_of(lowering: Lowering, op: Any) -> Value:
     y = reduced(lowering, x, op.reduced_axes, "sum")
     if after:
         y = getattr(f, after)(y)
-    return lowering.reshaped(_narrowed(lowering, op, y), op.result.type.static_shape)
+    return lowering.reshaped(narrowed(lowering, op, y), op.result.type.static_shape)
 
 
 @rule("reduce.log_sum_exp", condition=_reduce_condition)
@@ -179,7 +181,7 @@ def log_sum_exp(lowering: Lowering, op: Any) -> Value:
     peak = reduced(lowering, x, op.reduced_axes, "max")
     powers = f.exp(combine(lowering, "sub", x, peak, lowered=peak))
     y = f.add(f.log(reduced(lowering, powers, op.reduced_axes, "sum")), peak)
-    return lowering.reshaped(_narrowed(lowering, op, y), op.result.type.static_shape)
+    return lowering.reshaped(narrowed(lowering, op, y), op.result.type.static_shape)
 
 
 # -- one axis, brought behind the others -----------------------------------------------------------------------------
@@ -270,7 +272,7 @@ def layer_norm(lowering: Lowering, op: Any) -> Value:
     axes = tuple(range(op.axis % op.x.type.rank, op.x.type.rank))
     y = _centred(lowering, _wide(lowering, op), axes, op.epsilon, op.op_name == "nn.layer_norm")
     factor, addend = (None if v is None else v.data.astype(np.float32) for v in (op.scale, op.bias))
-    return _narrowed(lowering, op, _affine(lowering, op, y, -1, factor, addend))
+    return narrowed(lowering, op, _affine(lowering, op, y, -1, factor, addend))
 
 
 def _instance_norm_condition(op: Any) -> str | None:
@@ -284,7 +286,7 @@ def instance_norm(lowering: Lowering, op: Any) -> Value:
     axes = [a for a in range(1, op.x.type.rank) if a != op.axis % op.x.type.rank]
     y = _centred(lowering, _wide(lowering, op), axes, op.epsilon)
     scale, bias = (v.data.astype(np.float32) for v in (op.scale, op.bias))
-    return _narrowed(lowering, op, _affine(lowering, op, y, op.axis, scale, bias))
+    return narrowed(lowering, op, _affine(lowering, op, y, op.axis, scale, bias))
 
 
 def _group_norm_condition(op: Any) -> str | None:
@@ -299,7 +301,7 @@ def group_norm(lowering: Lowering, op: Any) -> Value:
     grouped = lowering.reshaped(_wide(lowering, op), (shape[0] * op.groups, math.prod(shape[1:]) // op.groups))
     y = lowering.reshaped(_centred(lowering, grouped, (1,), op.epsilon), shape)
     scale, bias = (v.data.astype(np.float32) for v in (op.scale, op.bias))
-    return _narrowed(lowering, op, _affine(lowering, op, y, 1, scale, bias))
+    return narrowed(lowering, op, _affine(lowering, op, y, 1, scale, bias))
 
 
 def _lrn_condition(op: Any) -> str | None:
@@ -321,7 +323,7 @@ def lrn(lowering: Lowering, op: Any) -> Value:
         part = lowering.make("mlu.slice", padded, starts=starts, sizes=shape, steps=(1,) * rank)
         total = part if total is None else f.add(total, part)
     base = f.add(f.mul(total, op.alpha / op.size), op.bias)
-    return _narrowed(lowering, op, f.mul(x, f.exp(f.mul(f.log(base), -op.beta))))
+    return narrowed(lowering, op, f.mul(x, f.exp(f.mul(f.log(base), -op.beta))))
 
 
 # -- places of extremes ----------------------------------------------------------------------------------------------

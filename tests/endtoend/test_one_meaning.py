@@ -72,7 +72,7 @@ def test_many_random_networks_have_one_meaning(module: Module, way: dict[str, An
     assert_one_meaning(made, random_inputs(made.prepared, 3), threads=(1, 4))
 
 
-@pytest.mark.parametrize("seed", [2, 6, 11])
+@pytest.mark.parametrize("seed", [2, 6, 12])
 def test_no_step_of_translation_and_no_number_of_threads_changes_a_byte(seed: int) -> None:
     made = journey(random_network(seed, 10))
     inputs = random_inputs(made.prepared, 3)
