@@ -28,7 +28,7 @@ VERBS = {
     "asm": ("compiler.cli.asm", "make an offline model from a listing"),
     "lint": ("compiler.cli.lint", "list what becomes of every node, without compiling"),
     "list": ("compiler.cli.listing", "list passes, pipelines, ops, boards, calibrators or instructions"),
-    "debug": ("compiler.cli.debug", "replay a crash, bisect to the rewrite that broke a result, reduce to the ops that still fail"),
+    "debug": ("compiler.cli.debug", "replay a crash, bisect to the rewrite that broke a result, reduce to the ops"),
     "demo": ("compiler.cli.demo", "compile, run and score the network that comes with mluc"),
 }
 """Verb → its module and one line of help."""
