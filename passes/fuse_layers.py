@@ -119,6 +119,7 @@ class Grouping:
     def __init__(self, function: Function, ctx: PassContext, options: FuseLayers) -> None:
         self.function = function
         self.target = ctx.target
+        self.may_rewrite = ctx.may_rewrite
         self.options = options
         self.group_of: dict[Op, Group] = {}
         self.order = {op: index for index, op in enumerate(function.body)}
@@ -142,7 +143,8 @@ class Grouping:
         producers = [v.producer for v in op.inputs if v.producer in self.group_of]
         groups = list(dict.fromkeys(self.group_of[p] for p in producers if p is not None))
         for group in sorted(groups, key=lambda g: -self.order[g.ops[0]]):
-            if self._may_join(group, op, role):
+            told = f"{op.name} joins the kernel of {group.ops[0].name}"
+            if self._may_join(group, op, role) and self.may_rewrite(told):
                 return group
         return None
 

@@ -9,6 +9,7 @@ from compiler.errors import CompilerError
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.core import Module, Op, Value
 from compiler.pass_manager import PassContext, run_pipeline
+from compiler.rewrite import RewriteCounter
 from compiler.target import load_target
 from passes.quantization.scheme import Scheme
 from tests.journeys import assert_one_meaning, assert_same_bytes, journey, legalised, random_inputs
@@ -42,6 +43,18 @@ def test_a_convolution_takes_what_follows_it() -> None:
     module = fused(net.done(net.conv(net.relu(net.conv(net.x, 8, "a"), "r"), 4, "b")))
     first = next(ops for ops in kernels(module) if "relu" in ops)
     assert first[first.index("conv2d") :] == ["conv2d", "mul", "add", "relu", "mul", "convert"]
+
+
+def test_every_joining_is_a_rewrite_that_bisection_can_stop() -> None:
+    net = Network((1, 4, 6, 6))
+    net.done(net.conv(net.relu(net.conv(net.x, 8, "a"), "r"), 4, "b"))
+    whole, none, some = (RewriteCounter(limit=limit) for limit in (None, 0, 2))
+    target = load_target("mlu220")
+    for counter, alone in ((whole, None), (none, True), (some, False)):
+        ops = kernels(fused(net.module, ctx=PassContext(target=target, counter=counter)))
+        assert alone is None or all(len(kernel) == 1 for kernel in ops) == alone
+    assert (none.count, some.count) == (0, 2) and whole.count > 5
+    assert "joins the kernel of" in whole.last
 
 
 def test_a_residual_joins_the_later_of_its_operands() -> None:
@@ -97,12 +110,12 @@ def test_fusion_can_be_switched_off_and_limited() -> None:
 
 def test_softmax_is_computed_row_by_row_and_stays_right() -> None:
     net = Network((1, 10, 3, 5))
-    made = journey(net.done(net.op("nn.softmax", net.op("nn.max_pool2d", net.x, name="p", kernel=(1, 1), strides=(2, 1)),
-                                   name="y", axis=1)), scheme=Scheme())  # fmt: skip
+    pooled = net.op("nn.max_pool2d", net.x, name="p", kernel=(1, 1), strides=(2, 1))
+    made = journey(net.done(net.op("nn.softmax", pooled, name="y", axis=1)), scheme=Scheme())
     assert_one_meaning(made, random_inputs(made.prepared))
 
 
-# -- views ---------------------------------------------------------------------------------------------------------------
+# -- views -------------------------------------------------------------------------------------------------------------
 def concatenated(*parts: str) -> Module:
     """A concatenation of: computed values, the input, a value twice, a slice, a value that is returned too."""
     net = Network((1, 4, 6, 6))
@@ -163,7 +176,7 @@ def test_a_returned_view_is_copied_into_the_callers_buffer() -> None:
     assert copies(whole) == 0
 
 
-# -- laws ----------------------------------------------------------------------------------------------------------------
+# -- laws --------------------------------------------------------------------------------------------------------------
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(8))
 def test_fusion_changes_no_value_and_leaves_views_outside_kernels(module: Module) -> None:
