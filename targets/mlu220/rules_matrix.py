@@ -18,6 +18,7 @@ from targets.mlu220.hardware import Board, load_board
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.op_matrix import SPLIT_UNIT
 from targets.mlu220.rule_table import rule
+from targets.mlu220.rules_focus import unfolded
 
 DEFAULT_BOARD = "m2"
 """Every board has the same chip: its memories are those of any of them."""
@@ -114,10 +115,15 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
             y = lowering.make("mlu.add", y, lowering.constant(op.bias.name, op.bias.data, dtype))
         return y
     fix = op.x.type.quant.position + op.w.type.quant.position
-    co, kh, kw, ci = op.w.type.static_shape
+    x, w = op.x, lowering.get(op.w)
+    focus = unfolded(op)
+    if focus is not None:
+        folded, filters, window = focus
+        x, w = folded.image, lowering.module.add_constant(f"{op.w.name}.unfolded", filters)
+    co, kh, kw, ci = w.type.static_shape
     splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
     raw = lowering.make(
-        "mlu.conv2d", lowering.get(op.x), lowering.get(op.w), fix_position=fix, to=_sum_type(lowering, op),
+        "mlu.conv2d", lowering.get(x), w, fix_position=fix, to=_sum_type(lowering, op),
         groups=op.groups, splits=splits, **window,
     )  # fmt: skip
     return _scaled(lowering, op, raw, op.w, op.bias)

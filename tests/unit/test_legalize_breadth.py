@@ -271,3 +271,30 @@ def test_a_sum_that_leaves_half_precision_does_not_spoil_a_mean() -> None:
     inputs = [np.full((1, 40, 64), 3000.0, np.float32)]
     np.testing.assert_array_equal(Interpreter(legal).run(inputs)[0], Interpreter(prepared).run(inputs)[0])
 
+
+
+# -- pixels folded into channels ---------------------------------------------------------------------------------------
+def focus(net: Network) -> Value:
+    n, c, h, w = net.x.type.static_shape
+    window = {"sizes": (n, c, h // 2, w // 2), "steps": (1, 1, 2, 2)}
+    starts = ((0, 0), (1, 0), (0, 1), (1, 1))
+    parts = [net.op("tensor.slice", net.x, name=f"s{i}", starts=(0, 0, *s), **window) for i, s in enumerate(starts)]
+    return net.op("tensor.concat", *parts, name="f", axis=1)
+
+
+def space_to_depth(net: Network) -> Value:
+    return net.op("nn.space_to_depth", net.x, name="f", block_size=2)
+
+
+@pytest.mark.parametrize("fold", [focus, space_to_depth])
+@pytest.mark.parametrize("window", [(3, (1, 1)), (2, (2, 1))])
+def test_a_convolution_of_folded_pixels_reads_the_image_itself(fold: Build, window: tuple) -> None:
+    kernel, strides = window
+    net = Network((2, 3, 12, 8))
+    module = net.done(net.conv(fold(net), 5, "y", kernel=kernel, strides=strides))
+    made = journey(module, legalize="legalize{float=f32}")
+    inputs = random_inputs(made.prepared, 5)
+    (found,), (wanted,) = assert_one_meaning(made, inputs), Interpreter(made.prepared).run(inputs)
+    assert relative_error(found, wanted) < 0.03
+    names = {op.op_name for op in made.legal.functions["subnet0"].body}
+    assert not names & {"mlu.slice", "mlu.concat", "mlu.transpose"}
