@@ -205,7 +205,10 @@ class _Comparing:
 
         Where sizes leave open whether that is NHWC, the values of the first sample decide.
         """
-        views = [v for v in _views(reference) if v.shape == value.type.shape]
+        shape = value.type.static_shape
+        views = [v for v in _views(reference) if v.shape == shape]
+        if not views and reference.shape[-1:] == shape[-1:] and reference.size == value.type.elements:
+            views = [reference.reshape(shape)]  # the chip computes row by row, whatever the axes before the last
         if len(views) > 1 and value.name not in self.layouts and found is not None:
             distances = [float(np.nansum(np.abs(view - found))) for view in views]
             self.layouts[value.name] = distances.index(min(distances))

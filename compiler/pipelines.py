@@ -34,7 +34,6 @@ PASSES: dict[str, str | type[Pass]] = {
     "prune-channels": "passes.pruning.channels:PruneChannels",
     "quantize": "passes.quantization.quantize:Quantize",
     "replicate": "passes.replicate:Replicate",
-    "replicate": "passes.replicate:Replicate",
     "partition": "passes.partition:Partition",
     "legalize": "targets.mlu220.legalize:Legalize",
     "fuse-layers": "passes.fuse_layers:FuseLayers",

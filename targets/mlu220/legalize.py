@@ -19,6 +19,7 @@ from compiler.ir.verifier import is_subnet
 from compiler.pass_context import Pass, PassContext
 from targets.mlu220.lowering import FLOAT_NAMES, Lowering
 from targets.mlu220.rules import LEGALIZERS, reason_against
+from targets.mlu220.views import sink_reshapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class Legalize(Pass):
                 faults += lower(Lowering(module, function, FLOAT_NAMES[self.float], self.rounding, ctx))
         if faults:
             raise CompilerError(faults)
+        for function in module.functions.values():
+            if is_subnet(function):
+                ctx.statistics.count("ops done in the shape in front of a reshape", sink_reshapes(function))
         module.drop_unused_constants()
 
 

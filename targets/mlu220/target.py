@@ -66,14 +66,13 @@ class Mlu220:
 
     def reason_against_joining(self, group: Sequence[Op], op: Op) -> str | None:
         assert isinstance(op, MluOp)
-        shapes = {r.type.shape for member in group for r in member.results}
         if isinstance(op, Matmul):
             return "a product of two activations reads both from memory"
         if isinstance(op, Pool | DepthwiseConv2d | Conv2d):
             return _reason_against_anchor(group, op)
         anchored = any(isinstance(member, Conv2d | Matmul | Pool | DepthwiseConv2d) for member in group)
         reduced = any(isinstance(member, Reduce) for member in group)
-        domain = group[-1].results[0].type.shape if not reduced else max(shapes, key=_size)
+        domain = group[-1].results[0].type.shape if not reduced else _largest_shape(group)
         shape = op.results[0].type.shape
         if isinstance(op, Reduce):
             if anchored:
@@ -81,6 +80,8 @@ class Mlu220:
             return None if op.x.type.shape == domain else "it reduces another shape"
         if shape != domain and not (reduced and shape == (*domain[:-1], 1)):
             return "its shape differs from the kernel's"
+        if reduced and _row_bytes([*group, op], domain) > self.board.nram_usable_bytes:
+            return "a row of everything it takes would not fit"
         return None
 
     def reason_against_chaining(self, first: Kernel, second: Kernel) -> str | None:
@@ -96,6 +97,23 @@ class Mlu220:
 
     def emit(self, module: Module) -> OfflineModel:
         return emit_module(module, self.board, self.cores)
+
+
+INTERMEDIATE_ROWS = 3
+"""Rows between reductions that are alive at once: what is reduced, what it is reduced from, and a product of both."""
+
+
+def _largest_shape(group: Sequence[Op]) -> tuple[int | None, ...]:
+    """The shape a kernel with reductions is tiled in: of its results, and of what it reduces."""
+    shapes = [r.type.shape for member in group for r in member.results]
+    shapes += [member.x.type.shape for member in group if isinstance(member, Reduce)]
+    return max(shapes, key=_size)
+
+
+def _row_bytes(group: Sequence[Op], domain: tuple[int | None, ...]) -> int:
+    """NRAM bytes of the smallest tile of a kernel that keeps rows together, in f32."""
+    entering = {v for member in group for v in member.inputs if v.producer not in group}
+    return (len(entering) + INTERMEDIATE_ROWS) * (domain[-1] or 1) * 4
 
 
 def _size(shape: Sequence[int | None]) -> int:
