@@ -73,7 +73,7 @@ def test_the_comparison_of_resnet20_names_its_layers(models, data):
     differences = compare(module, quantized(module, data, "resnet20"), images)
     layers = {op.name for op in module.main.body if op.op_name in ("nn.conv2d", "nn.matmul")}
     assert layers <= {d.name for d in differences}
-    assert min(d.sqnr for d in differences) > 10.0
+    assert min(d.accumulated.sqnr for d in differences) > 10.0
 
 
 @pytest.mark.slow
