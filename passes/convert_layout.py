@@ -53,7 +53,10 @@ class ConvertLayout(Pass):
 def ops_to_move(function: Function) -> set[Op]:
     """The ops that are to give their images in NHWC: the spatial ones, and those between that do not care."""
     moving: set[Op] = set()
-    waiting = [op for op in function.body if op.op_name in SPATIAL and op.attributes.get("layout", "NCHW") == "NCHW"]
+    waiting = [
+        op for op in function.body
+        if op.op_name in SPATIAL and op.attributes.get("layout", "NCHW") == "NCHW" and op.results[0].type.rank == 4
+    ]  # fmt: skip
     while waiting:
         op = waiting.pop()
         if op in moving:

@@ -304,22 +304,20 @@ def group_norm(lowering: Lowering, op: Any) -> Value:
     return narrowed(lowering, op, _affine(lowering, op, y, 1, scale, bias))
 
 
-def _lrn_condition(op: Any) -> str | None:
-    return None if op.axis % op.x.type.rank == op.x.type.rank - 1 else "channels are not the last axis"
-
-
-@rule("nn.lrn", condition=_lrn_condition)
+@rule("nn.lrn")
 def lrn(lowering: Lowering, op: Any) -> Value:
     """x * exp(-beta * log(bias + alpha / size * sum of neighbouring squares)), in f32."""
     f: Any = Formula(lowering)
     x = _wide(lowering, op)
     shape, rank = x.type.static_shape, x.type.rank
+    axis = op.axis % rank
     before = (op.size - 1) // 2
-    around = (*(0,) * (rank - 1), before, *(0,) * (rank - 1), op.size - 1 - before)
+    around = [0] * 2 * rank
+    around[axis], around[rank + axis] = before, op.size - 1 - before
     padded = lowering.make("mlu.pad", f.mul(x, x), pads=around)
     total = None
     for i in range(op.size):
-        starts = (*(0,) * (rank - 1), i)
+        starts = tuple(i if a == axis else 0 for a in range(rank))
         part = lowering.make("mlu.slice", padded, starts=starts, sizes=shape, steps=(1,) * rank)
         total = part if total is None else f.add(total, part)
     base = f.add(f.mul(total, op.alpha / op.size), op.bias)

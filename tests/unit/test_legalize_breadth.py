@@ -133,7 +133,11 @@ CASES: dict[str, Build] = {
         vector(net, "s", 35), name="y"
     ),
     "instance-norm": normed("nn.instance_norm"), "group-norm": normed("nn.group_norm", groups=3),
-    "lrn": unary("nn.lrn", size=3, alpha=0.3),
+    "lrn": unary("nn.lrn", size=3, alpha=0.3), "lrn over rows": unary("nn.lrn", size=4, alpha=0.3, axis=2),
+    "a row resized": lambda net: net.op(
+        "nn.resize", net.op("reduce.max", net.x, name="m", axes=(2,), keepdims=False), name="y", mode="linear",
+        sizes=(net.x.type.static_shape[0], 6, 13),
+    ),
     "softmax over rows": unary("nn.softmax", axis=2), "softmax of tokens": tokens("nn.softmax", axis=1),
     "log-softmax": unary("nn.log_softmax", axis=1),
     "sum of everything": unary("reduce.sum", axes=()), "mean of rows": unary("reduce.mean", axes=(2,)),
