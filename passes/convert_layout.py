@@ -191,7 +191,8 @@ class _Conversion:
         return twin
 
     def _make_nhwc(self, value: Value) -> Value:
-        if value.type.elements == 1:
+        quant = value.type.quant
+        if value.type.elements == 1 and (quant is None or quant.axis is None):
             return value  # broadcasts alike in both layouts
         if isinstance(value, Constant):
             return self._constant_in_nhwc(value)

@@ -202,6 +202,7 @@ TRANSPOSED = {
     "dilated": transposed(4, 3, (3, 2), dilations=(2, 3)),
     "dilated and strided": transposed(4, 3, (3, 3), strides=(2, 1), dilations=(3, 2), pads=(1, 2, 0, 1)),
     "pads that crop": transposed(4, 3, (2, 2), strides=(2, 2), pads=(3, 2, 4, 5)),
+    "one weight": transposed(1, 1, (1, 1), strides=(2, 2)),
     "groups": transposed(6, 4, (3, 3), groups=2, strides=(2, 2), pads=(1, 1, 0, 0)),
 }
 
