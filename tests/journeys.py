@@ -1,5 +1,6 @@
-"""Compilation in the steps tests want to look at: calibrated on random data, stopped after legalize and after plan-memory, and
-the one law that binds them: legalised module, placed module, oracle and simulator give the same bytes. Not tests.
+"""Compilation in the steps tests want to look at: calibrated on random data, stopped after legalize and after plan-
+memory, and the one law that binds them: legalised module, placed module, oracle and simulator give the same bytes.
+Not tests.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def journey(
     return Journey(prepared, legal, final, emitted(final, cores))
 
 
-# -- the law -------------------------------------------------------------------------------------------------------------
+# -- the law ---------------------------------------------------------------------------------------------------------
 def listed(outputs: Any) -> Arrays:
     return list(outputs) if isinstance(outputs, list) else [outputs]
 
@@ -99,15 +100,21 @@ def run_simulator(model: OfflineModel, inputs: Arrays, threads: int = 1, transla
 
 
 def assert_same_bytes(found: Arrays, wanted: Arrays, what: str) -> None:
-    """Equal element types, shapes and values, NaN as NaN; zeros of either sign are the same value but not the same bytes."""
+    """Equal element types, shapes and values, NaN as NaN; zeros of either sign are the same value but not the same
+    bytes.
+    """
     assert len(found) == len(wanted), what
     for index, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        assert a.dtype == b.dtype and a.shape == b.shape, f"{what}: output {index} is {a.dtype}{a.shape}, not {b.dtype}{b.shape}"
+        assert a.dtype == b.dtype and a.shape == b.shape, (
+            f"{what}: output {index} is {a.dtype}{a.shape}, not {b.dtype}{b.shape}"
+        )
         same = (a == b) & (np.signbit(a) == np.signbit(b)) if a.dtype.kind == "f" else a == b
         if a.dtype.kind == "f":
             same |= np.isnan(a) & np.isnan(b)
         bad = np.argwhere(~same)
-        assert not len(bad), f"{what}: output {index} differs in {len(bad)} of {a.size} elements, first at {bad[0].tolist()}"
+        assert not len(bad), (
+            f"{what}: output {index} differs in {len(bad)} of {a.size} elements, first at {bad[0].tolist()}"
+        )
 
 
 def assert_one_meaning(made: Journey, inputs: Arrays, oracle: bool = True, threads: Sequence[int] = (1,)) -> Arrays:

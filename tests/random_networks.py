@@ -1,5 +1,6 @@
-"""Random float networks of the layers people deploy, for the backend: odd shapes, batches, channels beyond one group of 64,
-views of views, several outputs. Made from any source of choices, so that hypothesis can shrink them. Not tests.
+"""Random float networks of the layers people deploy, for the backend: odd shapes, batches, channels beyond one group
+of 64, views of views, several outputs. Made from any source of choices, so that hypothesis can shrink them. Not
+tests.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ class Maker:
 
 def convolution(m: Maker) -> Value:
     x = m.image()
-    n, c, h, w = x.type.static_shape
+    _, c, h, w = x.type.static_shape
     kernel = m.choose([k for k in (1, 3, 2, 5) if k <= min(h, w) + 2])
     stride = m.choose((1, 1, 2))
     dilation = m.choose((1, 1, 2)) if min(h, w) >= 2 * kernel else 1
     reach = (kernel - 1) * dilation
-    before, after = m.choose(((reach // 2, reach - reach // 2), (reach, 0))) if reach >= min(h, w) or m.choose((1, 0)) else (0, 0)
+    before, after = (
+        m.choose(((reach // 2, reach - reach // 2), (reach, 0))) if reach >= min(h, w) or m.choose((1, 0)) else (0, 0)
+    )
     co, groups = m.choose(((8, 1), (5, 1), (16, 1), (66, 1), (130, 1), (2 * c, c), (c, c), (4 * c, c)))
     if groups > 16:
         co, groups = 8, 1
@@ -66,7 +69,8 @@ def activation(m: Maker) -> Value:
         ("nn.relu", {}), ("nn.relu", {}), ("nn.leaky_relu", {"alpha": 0.1}), ("nn.sigmoid", {}), ("nn.silu", {}),
         ("nn.hard_swish", {}), ("nn.hard_sigmoid", {"alpha": 0.2, "beta": 0.5}), ("math.tanh", {}), ("nn.gelu", {}),
         ("nn.elu", {}), ("nn.softplus", {}), ("nn.mish", {}),
-        ("math.clip", {"low": 0.0, "high": 6.0}), ("math.clip", {"low": -1.0, "high": 0.5}), ("math.abs", {}), ("math.neg", {}),
+        ("math.clip", {"low": 0.0, "high": 6.0}), ("math.clip", {"low": -1.0, "high": 0.5}), ("math.abs", {}),
+        ("math.neg", {}),
     ))  # fmt: skip
     return m.op(kind, m.image(), **options)
 
@@ -85,7 +89,12 @@ def pool(m: Maker) -> Value:
         return m.op("nn.max_pool2d", x, kernel=(kernel, kernel), strides=m.choose(((1, 1), (2, 2))), pads=pads)
     include = m.choose((False, True))
     return m.op(
-        "nn.avg_pool2d", x, kernel=(kernel, kernel), strides=m.choose(((1, 1), (2, 2))), pads=pads, count_include_pad=include
+        "nn.avg_pool2d",
+        x,
+        kernel=(kernel, kernel),
+        strides=m.choose(((1, 1), (2, 2))),
+        pads=pads,
+        count_include_pad=include,
     )
 
 
@@ -135,6 +144,7 @@ def squeezed(m: Maker) -> Value:
     c = x.type.static_shape[1]
     inner = m.op("nn.relu", m.network.conv(m.op("nn.global_avg_pool", x), max(c // 2, 1), m.name()))
     return m.op("math.mul", x, m.op("nn.sigmoid", m.network.conv(inner, c, m.name())))
+
 
 def resized(m: Maker) -> Value:
     x = m.image()

@@ -1,6 +1,8 @@
-"""What the compiler's choices are worth on the modelled chip, how long compilation takes, and how it grows with the graph.
+"""What the compiler's choices are worth on the modelled chip, how long compilation takes, and how it grows with the
+graph.
 
-`pytest tests/benchmarks --benchmark-enable -s --models DIR` runs these with the other benchmarks and prints the ratios.
+`pytest tests/benchmarks --benchmark-enable -s --models DIR` runs these with the other benchmarks and prints the
+ratios.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def only_when_enabled(request: pytest.FixtureRequest) -> None:
         pytest.skip("benchmarks are off; give --benchmark-enable")
 
 
-# -- on the modelled chip ------------------------------------------------------------------------------------------------
+# -- on the modelled chip --------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def mobilenet(models: Path) -> Module:
     """MobileNetV2, legalised. Calibrated on noise: ranges change no cycle."""
@@ -49,7 +51,11 @@ def cycles(legal: Module, cores: int, schedule: str = "schedule", **options: str
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "four cores over one": ({"cores": 1}, {"cores": 4}, 2.0),
     "double buffering over single": ({"cores": 4, "schedule": "schedule{buffers=1}"}, {"cores": 4}, 1.1),
-    "fusion over one op a kernel": ({"cores": 4, "fuse": "fuse-layers{elementwise=false}", "chain": ""}, {"cores": 4}, 1.5),
+    "fusion over one op a kernel": (
+        {"cores": 4, "fuse": "fuse-layers{elementwise=false}", "chain": ""},
+        {"cores": 4},
+        1.5,
+    ),
     "chains of kernels over single ones": ({"cores": 4, "chain": ""}, {"cores": 4}, 1.0),
 }
 """What is compared: without, with, and the least speed-up that is expected."""
@@ -64,7 +70,7 @@ def test_what_a_choice_is_worth_on_mobilenet_v2(benchmark: Any, mobilenet: Modul
     assert slow / fast >= least
 
 
-# -- time to compile -----------------------------------------------------------------------------------------------------
+# -- time to compile -------------------------------------------------------------------------------------------------
 def compile_timed(module: Module, scheme: Any) -> dict[str, float]:
     """Seconds per pass, of emission and in all, without the verifier."""
     times = TimePasses()

@@ -1,7 +1,7 @@
 """What INT8 costs in accuracy, on real data: the whole evaluation split in the slow tests, a sample of it by default.
 
-Preprocessing, splits and metrics are those of the data folder's own `score.py`; the float figure is measured in the same
-test, on the same images, with onnxruntime. Calibration uses 64 images that are not scored.
+Preprocessing, splits and metrics are those of the data folder's own `score.py`; the float figure is measured in the
+same test, on the same images, with onnxruntime. Calibration uses 64 images that are not scored.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def mnist(score: Any, data: Path, part: slice) -> Samples:
 TASKS = [
     Task("mnist_8", "pre_mnist8", lambda s, d: mnist(s, d, slice(-IMAGES, None)),
          lambda s, d: mnist(s, d, slice(0, -IMAGES)), 0.5, 400),
-    Task("resnet20", "pre_torch", lambda s, d: cifar(d, "calib_x", "calib_y"), lambda s, d: cifar(d, "x", "y"), 0.5, 250),
+    Task("resnet20", "pre_torch", lambda s, d: cifar(d, "calib_x", "calib_y"),
+         lambda s, d: cifar(d, "x", "y"), 0.5, 250),
     Task("squeezenet", "pre_squeezenet", lambda s, d: s.imagenet(str(d), "calib"),
          lambda s, d: s.imagenet(str(d), "eval"), 1.0, 30),
     Task("mobilenet_v2", "pre_torch", lambda s, d: s.imagenet(str(d), "calib"),
@@ -93,7 +94,7 @@ def float_model(task: Task, models: Path) -> Callable[[np.ndarray], list[np.ndar
 
 
 def figures(task: Task, models: Path, data: Path, limit: int | None, count: int = IMAGES) -> dict[str, Any]:
-    """Top-1 in float and on the simulator, and how often the two agree; `count` images calibrate, `limit` are scored."""
+    """Top-1 in float and on the simulator, and how often they agree; `count` images calibrate, `limit` are scored."""
     score = score_module(data)
     simulator = Session(compiled(task, models, data, count), threads=2)
     reference = float_model(task, models)
@@ -125,9 +126,7 @@ def test_a_sample_of_answers_is_the_float_models(task: Task, models: Path, data:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.prefix)
-def test_accuracy_on_the_whole_split(
-    task: Task, models: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_accuracy_on_the_whole_split(task: Task, models: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = figures(task, models, data, None)
     with capsys.disabled():
         print(f"\n{told(task, result)}")

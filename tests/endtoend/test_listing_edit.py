@@ -1,4 +1,6 @@
-"""A person edits an instruction: `disasm`, a text change, `asm`. Oracle and simulator follow alike, the result changes."""
+"""A person edits an instruction: `disasm`, a text change, `asm`. Oracle and simulator follow alike, the result
+changes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""One meaning: the legalised module in NumPy, the placed module, the emitted instructions in the oracle and the translated
-file in the simulator give the same bytes, whatever the tiling, the cores, the host threads and the steps of translation.
+"""One meaning: the legalised module in NumPy, the placed module, the emitted instructions in the oracle and the
+translated file in the simulator give the same bytes, whatever the tiling, the cores, the host threads and the steps
+of translation.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def test_no_step_of_translation_and_no_number_of_threads_changes_a_byte(seed: in
         assert_same_bytes(run_simulator(made.model, inputs, threads), wanted, f"{threads} threads")
 
 
-# -- real networks -------------------------------------------------------------------------------------------------------
+# -- real networks ---------------------------------------------------------------------------------------------------
 SMALL = [m for m in CORE_MODELS if m.file.startswith(("mnist_8", "resnet20"))]
 LARGE = [m for m in CORE_MODELS if m.file.startswith(("squeezenet", "mobilenet"))]
 
@@ -127,7 +128,9 @@ def assert_compiled_agrees(
 @pytest.mark.parametrize("cores", [1, 2, 4])
 @pytest.mark.parametrize("model", SMALL, ids=name_of)
 def test_a_small_model_has_one_meaning(model: CoreModel, cores: int, schedule: str, models: Path, data: Path) -> None:
-    assert_compiled_agrees(models, data, model, cores, schedule, oracle=True, threads=(1, 4), translations=(None, False))
+    assert_compiled_agrees(
+        models, data, model, cores, schedule, oracle=True, threads=(1, 4), translations=(None, False)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The same model, scheme and options give the same file: in any process, under any hash seed, with any number of threads."""
+"""The same model, scheme and options give the same file: in any process, under any hash seed, with any number of
+threads.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ print(hashlib.sha256(Path(output).read_bytes()).hexdigest())
 
 def compiled_elsewhere(source: str, scheme: Path, output: Path, seed: str, threads: str) -> str:
     """The digest of the file that another process makes."""
-    numbers = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
+    numbers = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), threads
+    )
     done = subprocess.run(
         [sys.executable, "-c", COMPILE, source, str(scheme), str(output)], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, **numbers, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},

@@ -1,5 +1,5 @@
-"""Compilation can stop as text after any pass: every dump prints, parses and verifies, and the passes that remain make the
-same offline model of it, byte for byte. Over every model of the core set, host segments included.
+"""Compilation can stop as text after any pass: every dump prints, parses and verifies, and the passes that remain make
+the same offline model of it, byte for byte. Over every model of the core set, host segments included.
 """
 
 from __future__ import annotations

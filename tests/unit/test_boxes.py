@@ -60,7 +60,7 @@ def views(draw: st.DrawFn, count: int, same_dtype: bool = False) -> list[View]:
     return made
 
 
-# -- decomposition -------------------------------------------------------------------------------------------------------
+# -- decomposition ---------------------------------------------------------------------------------------------------
 @given(st.integers(1, 3).flatmap(lambda n: views(n)), st.booleans())
 def test_rows_visit_every_element_of_all_views_once_and_together(drawn: list[View], single: bool) -> None:
     visited = []
@@ -114,12 +114,12 @@ def test_copies_move_every_byte_where_it_belongs(drawn: list[View]) -> None:
 
 def test_a_copy_takes_one_instruction_up_to_three_loops_around_a_run() -> None:
     shape = (3, 4, 5, 6)
-    strided = View(isa.NRAM, 0, shape, tuple(2 * s for s in dense_strides(shape, 1)[:-1]) + (1,), DType.I8)
+    strided = View(isa.NRAM, 0, shape, (*(2 * s for s in dense_strides(shape, 1)[:-1]), 1), DType.I8)
     dense = View(isa.WORKSPACE, 0, shape, dense_strides(shape, 1), DType.I8)
     assert len(list(copy_instructions(strided, dense))) == 1
 
 
-# -- views ---------------------------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------------------------
 @given(views(1), st.data())
 def test_a_part_of_a_view_has_the_addresses_of_its_elements(drawn: list[View], data: st.DataObject) -> None:
     (view,) = drawn
@@ -141,7 +141,7 @@ def test_a_permuted_view_is_the_transposed_table(drawn: list[View], random: obje
     assert addresses(view.permuted(order)) == table.ravel().tolist()
 
 
-# -- boxes ---------------------------------------------------------------------------------------------------------------
+# -- boxes -----------------------------------------------------------------------------------------------------------
 intervals = st.tuples(st.integers(-3, 6), st.integers(0, 6)).map(lambda t: (t[0], t[0] + t[1]))
 boxes = st.tuples(intervals, intervals)
 

@@ -32,7 +32,7 @@ def test_the_pipeline_is_text_that_parses_back_with_its_options() -> None:
     passes = {p.name: p for p in parse_pipeline(text)}
     assert passes["legalize"].float == "f32"  # type: ignore[attr-defined]
     assert passes["quantize"].keep_float == ("a",) and passes["quantize"].i16 == ("b*",)  # type: ignore[attr-defined]
-    assert list(passes)[0] == "quantize" and list(passes)[-1] == "plan-memory"
+    assert next(iter(passes)) == "quantize" and list(passes)[-1] == "plan-memory"
 
 
 def test_defaults_are_not_spelled_out() -> None:
@@ -62,7 +62,7 @@ def test_a_scheme_may_be_a_file(tmp_path: Path) -> None:
 
 
 def test_without_a_scheme_the_user_is_told_what_to_give() -> None:
-    with pytest.raises(CompilerError, match="(?s)E520.*--calibrate"):
+    with pytest.raises(CompilerError, match=r"(?s)E520.*--calibrate"):
         driver.compile_model(driver.prepare(network(), crash_directory=None), crash_directory=None)
 
 
@@ -110,9 +110,8 @@ def test_a_pipeline_with_a_misspelt_pass_is_refused_before_any_work() -> None:
 
 def test_lint_says_what_becomes_of_every_node_without_data(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-
     import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
 
     w = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")
     nodes = [

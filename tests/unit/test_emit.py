@@ -1,4 +1,4 @@
-"""From placed kernels to files: records, steps, constants, debug table, host functions; and programs that are proven."""
+"""From placed kernels to files: records, steps, constants, debug table, host functions; and programs that are safe."""
 
 from __future__ import annotations
 
@@ -60,12 +60,10 @@ def test_a_saved_file_computes_the_same(tmp_path: object) -> None:
     np.testing.assert_array_equal(Session(OfflineModel.load(path)).run(*inputs), assert_one_meaning(made, inputs)[0])
 
 
-# -- the debug table -----------------------------------------------------------------------------------------------------
+# -- the debug table -------------------------------------------------------------------------------------------------
 def test_every_instruction_that_computes_names_its_op_and_source() -> None:
     made = journey(classifier())
-    covered = {
-        (entry.core, row) for entry in made.device.debug for row in range(entry.first, entry.last + 1)
-    }
+    covered = {(entry.core, row) for entry in made.device.debug for row in range(entry.first, entry.last + 1)}
     for core, program in enumerate(made.device.programs[:-1]):
         for index, row in enumerate(program):
             if isa.decode(row).unit is not isa.Unit.CONTROL:
@@ -74,7 +72,7 @@ def test_every_instruction_that_computes_names_its_op_and_source() -> None:
     assert {"mlu.conv2d", "mlu.relu", "mlu.pool"} <= names
 
 
-# -- constants -----------------------------------------------------------------------------------------------------------
+# -- constants -------------------------------------------------------------------------------------------------------
 def test_equal_constants_are_stored_once_and_aligned() -> None:
     pool = ConstantPool()
     places = [pool.place(key, lambda: np.full(10, 3, np.uint8)) for key in ("a", "b", "a")]
@@ -95,7 +93,7 @@ def test_layers_that_share_weights_share_their_bytes() -> None:
     assert size(shared=True) < 0.6 * size(shared=False)
 
 
-# -- wiring --------------------------------------------------------------------------------------------------------------
+# -- wiring ----------------------------------------------------------------------------------------------------------
 def with_host(net: Network, x: Value, name: str) -> Value:
     """An op the chip has no instruction for."""
     return net.op("math.sin", x, name=name)

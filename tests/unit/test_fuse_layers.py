@@ -115,7 +115,7 @@ def test_softmax_is_computed_row_by_row_and_stays_right() -> None:
     assert_one_meaning(made, random_inputs(made.prepared))
 
 
-# -- views -------------------------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------------------------
 def concatenated(*parts: str) -> Module:
     """A concatenation of: computed values, the input, a value twice, a slice, a value that is returned too."""
     net = Network((1, 4, 6, 6))
@@ -176,7 +176,7 @@ def test_a_returned_view_is_copied_into_the_callers_buffer() -> None:
     assert copies(whole) == 0
 
 
-# -- laws --------------------------------------------------------------------------------------------------------------
+# -- laws ------------------------------------------------------------------------------------------------------------
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(8))
 def test_fusion_changes_no_value_and_leaves_views_outside_kernels(module: Module) -> None:

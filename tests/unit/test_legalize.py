@@ -1,4 +1,4 @@
-"""The rules table: what every neutral op becomes on the chip agrees with what it means, and what has no rule says why."""
+"""The rules table: what every neutral op becomes on the chip means what it means; what has no rule says why."""
 
 from __future__ import annotations
 
@@ -82,19 +82,23 @@ FLOAT_CASES: dict[str, Build] = {
     "divide": two_values("math.div"), "maximum": two_values("math.maximum"), "minimum": two_values("math.minimum"),
     "add a number": with_constant("math.add"), "a number minus": with_constant("math.sub", swapped=True),
     "divide by a number": with_constant("math.div", 1), "a number divided": with_constant("math.div", 1, swapped=True),
-    "add per channel": with_constant("math.add", 6, 1, 1), "per channel minus": with_constant("math.sub", 1, 6, 1, 1, swapped=True),
+    "add per channel": with_constant("math.add", 6, 1, 1),
+    "per channel minus": with_constant("math.sub", 1, 6, 1, 1, swapped=True),
     "multiply per row": with_constant("math.mul", 5, 1), "multiply per column": with_constant("math.mul", 7),
     "multiply by a whole image": with_constant("math.mul", 6, 5, 7),
     "depthwise": lambda net: net.conv(net.x, 6, "y", kernel=3, groups=6),
     "depthwise, strided": lambda net: net.conv(net.x, 6, "y", kernel=3, groups=6, strides=(2, 1)),
     "depthwise, dilated": lambda net: net.conv(net.x, 6, "y", kernel=3, groups=6, dilations=(1, 2)),
     "concatenation": lambda net: net.op("tensor.concat", net.x, net.op("nn.relu", net.x, name="r"), name="y", axis=1),
-    "concatenation of rows": lambda net: net.op("tensor.concat", net.x, net.op("nn.relu", net.x, name="r"), name="y", axis=2),
+    "concatenation of rows": lambda net: net.op(
+        "tensor.concat", net.x, net.op("nn.relu", net.x, name="r"), name="y", axis=2
+    ),
     "slice": unary("tensor.slice", starts=(0, 1, 1, 0), sizes=(1, 4, 2, 7), steps=(1, 1, 2, 1)),
     "pad": unary("tensor.pad", pads=(0, 1, 0, 2, 0, 0, 3, 0), value=-1.5),
     "reshape": unary("tensor.reshape", shape=(1, 3, 10, 7)), "transpose": unary("tensor.transpose", perm=(0, 1, 3, 2)),
     "transpose inside": lambda net: net.op(
-        "nn.relu", net.op("tensor.transpose", net.op("nn.sigmoid", net.x, name="s"), name="t", perm=(0, 3, 1, 2)), name="y"
+        "nn.relu", net.op("tensor.transpose", net.op("nn.sigmoid", net.x, name="s"), name="t", perm=(0, 3, 1, 2)),
+        name="y",
     ),
 }  # fmt: skip
 """On f16 these agree with fp32 to some roundings of 2^-11."""
@@ -109,7 +113,8 @@ INTEGER_CASES: dict[str, Build] = {
     "matmul": lambda net: net.matmul(net.flatten(net.x, "f"), 9, "y"),
     "matmul of rows": lambda net: net.matmul(net.op("tensor.reshape", net.x, name="f", shape=(1, 30, 7)), 9, "y"),
     "max-pool of integers": lambda net: net.conv(
-        net.op("nn.max_pool2d", net.conv(net.x, 8, "a"), name="p", kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)), 4, "y"
+        net.op("nn.max_pool2d", net.conv(net.x, 8, "a"), name="p", kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)), 4,
+        "y",
     ),
     "squeeze and excitation": lambda net: net.conv(
         net.op("math.mul", net.x, net.op("nn.sigmoid", net.conv(net.op("nn.global_avg_pool", net.x, name="g"), 6, "e"),
@@ -164,7 +169,7 @@ def test_every_rule_emits_instructions_that_mean_the_same(name: str) -> None:
     assert_one_meaning(made, random_inputs(made.prepared, 5))
 
 
-# -- types and rounding --------------------------------------------------------------------------------------------------
+# -- types and rounding ----------------------------------------------------------------------------------------------
 def test_float_values_take_the_type_asked_for_and_outputs_their_own() -> None:
     _, legal = legalised(build(INTEGER_CASES["residual"]), legalize="legalize{float=f32}")
     inside = {r.type.dtype for op in legal.functions["subnet0"].body for r in op.results}
@@ -218,7 +223,7 @@ def test_legalizing_twice_from_one_module_gives_one_text() -> None:
     assert len(texts) == 1
 
 
-# -- reasons -------------------------------------------------------------------------------------------------------------
+# -- reasons ---------------------------------------------------------------------------------------------------------
 def dynamic_filters(net: Network) -> Value:
     other = net.op("tensor.reshape", net.x, name="w", shape=(35, 6, 1, 1))
     return net.op("nn.conv2d", net.x, other, name="y")

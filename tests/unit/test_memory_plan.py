@@ -91,7 +91,7 @@ def test_an_overlap_is_noticed() -> None:
         verify_plan([a, b])
 
 
-# -- the pass ------------------------------------------------------------------------------------------------------------
+# -- the pass --------------------------------------------------------------------------------------------------------
 def workspace(module: Module) -> int:
     return int(module.functions["subnet0"].attributes["workspace"])
 

@@ -75,5 +75,5 @@ def test_a_file_that_is_no_image_is_an_error_with_its_name(tmp_path: object) -> 
     pytest.importorskip("PIL.Image")
     path = tmp_path / "b.png"  # type: ignore[operator]
     path.write_text("hello")
-    with pytest.raises(CompilerError, match="(?s)E112.*b.png"):
+    with pytest.raises(CompilerError, match=r"(?s)E112.*b\.png"):
         Preprocess().read(path)

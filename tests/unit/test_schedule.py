@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_buffers_lie_inside_the_memories_and_apart() -> None:
             if parameter.kind != "filters"
         ]
         spans.sort()
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
         assert spans[-1][1] <= target.board.nram_usable_bytes  # type: ignore[attr-defined]
 
 

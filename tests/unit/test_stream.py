@@ -33,8 +33,8 @@ def relu(stream: Stream, dst: int, src: int) -> None:
 
 def add(stream: Stream, dst: int, a: int, b: int) -> None:
     instruction = isa.Binary(
-        dst=dst * SLOT, a=a * SLOT, b=b * SLOT, rows=1, count=64, dst_pitch=SLOT, a_pitch=SLOT, b_pitch=SLOT, dtype="F32",
-        function="ADD", mode="FULL",
+        dst=dst * SLOT, a=a * SLOT, b=b * SLOT, rows=1, count=64, dst_pitch=SLOT, a_pitch=SLOT, b_pitch=SLOT,
+        dtype="F32", function="ADD", mode="FULL",
     )  # fmt: skip
     stream.add(instruction, [dst], [a, b])
 
@@ -45,8 +45,8 @@ def load_filters(stream: Stream) -> None:
 
 def conv(stream: Stream, dst: int, src: int) -> None:
     instruction = isa.Conv(
-        dst=dst * SLOT, src=src * SLOT, filters=0, ci=4, h=1, w=1, kh=1, kw=1, co=64, src_row_pitch=4, src_pixel_pitch=4,
-        dst_row_pitch=SLOT, dst_pixel_pitch=SLOT, src_type="I8", filter_type="I8", dst_type="F32",
+        dst=dst * SLOT, src=src * SLOT, filters=0, ci=4, h=1, w=1, kh=1, kw=1, co=64, src_row_pitch=4,
+        src_pixel_pitch=4, dst_row_pitch=SLOT, dst_pixel_pitch=SLOT, src_type="I8", filter_type="I8", dst_type="F32",
     )  # fmt: skip
     stream.add(instruction, [dst], [src, FILTERS_SLOT])
 
