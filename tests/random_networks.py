@@ -200,10 +200,27 @@ def softmax(m: Maker) -> Value:
     return m.op("nn.softmax", m.image(), axis=1)
 
 
+def attended(m: Maker) -> Value:
+    """Self-attention between pixels, or between channels: products of two activations around a softmax of rows."""
+    x = m.image()
+    n, c, h, w = x.type.static_shape
+    if h * w > 150:
+        return m.op("nn.relu", x)
+    rows = m.op("tensor.reshape", x, shape=(n, c, h * w))
+    columns = m.op("tensor.transpose", rows, perm=(0, 2, 1))
+    first, second = m.choose(((columns, rows), (rows, columns)))
+    scale = m.network.module.add_constant(f"a{m.count}", np.float32(0.1))
+    scores = m.op("math.mul", m.op("nn.matmul", first, second), scale)
+    mixed = m.op("nn.matmul", m.op("nn.softmax", scores, axis=-1), first)
+    if first is columns:
+        mixed = m.op("tensor.transpose", mixed, perm=(0, 2, 1))
+    return m.op("tensor.reshape", mixed, shape=(n, c, h, w))
+
+
 LAYERS: list[Callable[[Maker], Value]] = [
     convolution, convolution, convolution, convolution, activation, activation, prelu, pool, pool, addition, addition,
     with_constant, joined, joined, sliced, padded, squeezed, shuffled, softmax,
-    resized, resized, transposed, transposed, normalised, bordered, repeated,
+    resized, resized, transposed, transposed, normalised, bordered, repeated, attended,
 ]  # fmt: skip
 
 

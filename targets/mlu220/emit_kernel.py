@@ -198,6 +198,8 @@ class CoreEmitter:
         copy = tile.number % self.schedule.buffers
         shape = box_shape(box)
         dtype = value.type.dtype
+        if math.prod(shape) * dtype.size > size:
+            raise ValueError(f"a tile of {value.name!r} needs more than the {size} bytes of its buffer")
         return View(isa.NRAM, offset + copy * size, shape, dense_strides(shape, dtype.size), dtype, 2 * slot + copy)
 
     def _load_input(self, value: Value, tile: Tile, box: Box) -> None:

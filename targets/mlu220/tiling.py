@@ -7,6 +7,7 @@ kernel's `schedule` attribute. `allocate` gives the buffers of a way their place
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -252,6 +253,18 @@ def sample_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
     return list(dict.fromkeys((at(0 for _ in slack), middle, at(slack))))
 
 
+def corner_tiles(shape: KernelShape, tile: Sequence[int]) -> list[Box]:
+    """Further tiles that bound all demands where a matrix is multiplied with itself: it is then needed from its first
+    row (or column) asked for on either side to the last, most where the two are far apart."""
+    if not any(op.a is op.b for op in products(shape)):
+        return []
+    ends = [dict.fromkeys((0, max(d - size, 0))) for size, d in zip(tile, shape.shape, strict=True)]
+    return [
+        tuple((low, min(low + size, d)) for low, size, d in zip(lows, tile, shape.shape, strict=True))
+        for lows in itertools.product(*ends)
+    ]
+
+
 def _reaches_over(shape: KernelShape, demand: dict[Value, Box], axes: Sequence[int]) -> bool:
     """Whether a demand leaves its tensor along one of some axes of the domain."""
     for value, box in demand.items():
@@ -272,7 +285,7 @@ def allocate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> Kern
 
 def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelSchedule, int, int]:
     """The schedule with places for its buffers, and the bytes of NRAM and WRAM they take."""
-    tiles = sample_tiles(shape, schedule.tile)
+    tiles = [*sample_tiles(shape, schedule.tile), *corner_tiles(shape, schedule.tile)]
     demands = [shape.demand(tile) for tile in tiles]
     blocks = len(cut((0, shape.shape[-1]), schedule.tile[-1])) if shape.shape else 1
     copies = schedule.buffers if blocks > 1 else 1

@@ -69,6 +69,15 @@ def test_no_tiling_changes_a_byte(schedule: str) -> None:
     assert_one_meaning(made, random_inputs(made.prepared, 3))
 
 
+@pytest.mark.parametrize("kind", ["x x'", "x' x"])
+def test_a_matrix_times_itself_has_room_for_both_parts_of_it(kind: str) -> None:
+    net = Network((1, 72, 8) if kind == "x x'" else (1, 8, 72))
+    turned = net.op("tensor.transpose", net.x, name="t", perm=(0, 2, 1))
+    y = net.op("nn.matmul", *((net.x, turned) if kind == "x x'" else (turned, net.x)), name="y")
+    made = journey(net.done(y), schedule="schedule{max-rows=3,max-channels=64}", bits=16)
+    assert_one_meaning(made, random_inputs(made.prepared, 3))
+
+
 def attention(net: Network, x: Value, heads: int) -> Value:
     """Self-attention as exported: one product for q, k and v, a five-dimensional split, k transposed."""
     batch, length, width = x.type.static_shape
