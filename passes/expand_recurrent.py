@@ -58,7 +58,7 @@ class _Builder:
     """Makes neutral ops in front of the layer, named after it."""
 
     def __init__(self, op: Recurrent, prefix: str, rewriter: Rewriter) -> None:
-        self.op = op
+        self.op: Any = op
         self.prefix = prefix
         self.rewriter = rewriter
 
