@@ -474,7 +474,8 @@ def test_broken_module_is_blamed_on_the_pass(tmp_path, module):
         run_pipeline(module, [function_pass("forget", forget)], crash_directory=tmp_path)
     fault = caught.value.diagnostics[-1]
     assert "after pass 'forget'" in fault.where
-    assert fault.help.splitlines()[-1] == f"this is a mistake of the pass: mluc debug replay {tmp_path / 'crash-forget.mlu'}"
+    replay = f"mluc debug replay {tmp_path / 'crash-forget.mlu'}"
+    assert fault.help.splitlines()[-1] == f"this is a mistake of the pass: {replay}"
 
 
 def test_file_that_is_no_reproducer_is_refused(tmp_path):
