@@ -16,7 +16,7 @@ def _folder(request: pytest.FixtureRequest, option: str) -> Path:
     given = request.config.getoption(option)
     if not given:
         pytest.skip(f"needs real files: give {option} DIR")
-    folder = Path(given)
+    folder = request.config.invocation_params.dir / given  # absolute: tests may work in folders of their own
     if not folder.is_dir():
         pytest.skip(f"{option} {given} is not a folder")
     return folder
