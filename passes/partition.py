@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from compiler.errors import CompilerError, Diagnostic
+from compiler.errors import CompilerError, Diagnostic, error
 from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
 from compiler.ops.graph import Call, Return
 from compiler.pass_context import Pass, PassContext
@@ -30,6 +30,9 @@ class Partition(Pass):
     """Whether host segments are allowed; if not, every op the chip cannot run is an error."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
+        if len(module.functions) > 1:
+            names = ", ".join(f"@{name}" for name in module.functions if name != "main")
+            raise error("E606", f"the module is partitioned already: it has {names}", help="run partition once")
         main = module.main
         reasons = {op: ctx.target.supports(op) for op in main.body if op.op_name != "graph.return"}
         rejected = {op: reason for op, reason in reasons.items() if reason is not None}

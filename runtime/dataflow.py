@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from compiler.code_cache import ensure_code_cache
 from runtime.operations import Access, Operation
+
+ensure_code_cache()
 
 NOBODY, SEVERAL, UNSEEN = -1, -2, -3
 """Sources of a read: memory that no operation wrote (constants, inputs), bytes of several writers, not looked at."""

@@ -79,6 +79,7 @@ def _check_combination(args: argparse.Namespace) -> None:
     if args.pipeline is not None and args.calibrate:
         help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
         raise error("E102", "--pipeline starts after calibration", help=help)
+    _check_passes(args.passes)
     if args.save_scheme and not args.calibrate:
         raise error("E102", "--save-scheme needs --calibrate")
     if args.images and not args.calibrate:
@@ -93,6 +94,18 @@ def _load(args: argparse.Namespace) -> tuple[Any, int]:
     from compiler.frontend.load import load
 
     return load_batch(lambda shapes: load(args.model, dict(args.shape) | dict(shapes), dict(args.bind)), args.batch)
+
+
+def _check_passes(text: str) -> None:
+    """-p is for float modules: what compile runs by itself after calibration cannot run before it."""
+    from compiler.driver import pipeline_text
+    from compiler.pass_manager import parse_pipeline
+
+    own = {p.name for p in parse_pipeline(pipeline_text())}
+    early = [p.name for p in parse_pipeline(text) if p.name in own] if text else []
+    if early:
+        told = f"-p runs before calibration, {', '.join(early)} after it"
+        raise error("E102", told, help="compile runs them by itself; --pipeline says all the passes")
 
 
 def _preprocess(args: argparse.Namespace, module: Any) -> Any:

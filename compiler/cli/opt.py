@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from compiler.pass_manager import PassContext, run_pipeline
     from compiler.target import load_target
 
-    arguments.writable(args.output, args.scheme)
+    arguments.writable(args.output, args.model, args.scheme)
     arguments.load_passes(args)
     watching = arguments.Watching(args)
     module = arguments.load_model(args)

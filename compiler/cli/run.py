@@ -147,7 +147,9 @@ def _difference(wanted: Any, found: Any) -> float:
     error = np.abs(wanted.astype(np.float64) - found)
     error[(np.isnan(wanted) & np.isnan(found)) | (wanted == found)] = 0.0
     error[np.isnan(error)] = np.inf
-    return float(error.max(initial=0.0)) / (float(np.ptp(wanted)) or 1.0)
+    finite = wanted[np.isfinite(wanted)].astype(np.float64)
+    span = float(np.ptp(finite)) if finite.size else 0.0
+    return float(error.max(initial=0.0)) / (span or 1.0)
 
 
 def _report(args: argparse.Namespace, count: int, first: dict[str, Any], reference: Any) -> int:

@@ -12,6 +12,10 @@ import math
 import numpy as np
 from numba import njit
 
+from compiler.code_cache import ensure_code_cache
+
+ensure_code_cache()
+
 BLOCK = 2048
 """Elements a dense loop takes at a time: with the sources of four taps they stay in the first-level cache."""
 

@@ -21,6 +21,10 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 
+from compiler.code_cache import ensure_code_cache
+
+ensure_code_cache()
+
 _LOCK = threading.RLock()
 _PACKAGE = Path(__file__).parent
 _OPTIONS = {"error_model": "numpy", "nopython": True}

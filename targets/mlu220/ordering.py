@@ -15,6 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from compiler.code_cache import ensure_code_cache
+
+ensure_code_cache()
+
 QUEUES_PER_CORE = 3
 CORES = 5
 QUEUES = QUEUES_PER_CORE * CORES

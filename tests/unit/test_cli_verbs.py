@@ -327,3 +327,23 @@ def test_models_written_by_disasm_and_asm_carry_the_same_records(command: Comman
     command("disasm", offline, "-o", "m.asm")
     command("asm", "m.asm", "-o", "m.cambricon")
     assert OfflineModel.load("m.cambricon").inputs == OfflineModel.load(offline).inputs
+
+
+def test_opt_does_not_replace_the_model_it_reads(command: Command, model_file: Path):
+    before = model_file.read_bytes()
+    result = command("opt", model_file, "-p", "prepare", "-o", model_file)
+    assert result.code == 1 and "the output would replace an input" in result.err
+    assert model_file.read_bytes() == before
+
+
+def test_outputs_that_are_no_numbers_never_meet_a_tolerance(command: Command, offline: Path, tmp_path: Path):
+    (record,) = OfflineModel.load(offline).inputs
+    np.savez(tmp_path / "nan.npz", **{record.name: np.full((2, *record.shape[1:]), np.nan, np.float32)})
+    float_model = next(p for p in offline.parent.iterdir() if p.suffix == ".onnx")
+    result = command("run", offline, "--inputs", tmp_path / "nan.npz", "--against", float_model, "--tolerance", "0.5")
+    assert result.code == 3
+
+
+def test_passes_that_compile_runs_later_are_refused_before(command: Command, model_file: Path, tmp_path: Path):
+    result = command("compile", model_file, "-o", tmp_path / "m.cambricon", "-p", "simplify,mlu220")
+    assert result.code == 1 and "-p runs before calibration" in result.err

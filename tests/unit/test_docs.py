@@ -112,7 +112,7 @@ def test_verbs_and_options_that_are_named_exist(page: Path):
     verbs = set(re.findall(r"`mluc ([a-z]+)", text)) | {words[0] for words in commands(page)}
     assert verbs <= set(VERBS)
     code = "".join(p.read_text() for p in (ROOT / "compiler" / "cli").glob("*.py"))
-    known = {"--check", "--models", "--data"}
+    known = {"--check", "--models", "--data", "--benchmark-enable"}
     assert {o for o in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text) if f'"{o}"' not in code} <= known
 
 

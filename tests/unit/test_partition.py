@@ -12,7 +12,7 @@ from compiler.ir.core import Module, Value
 from compiler.pass_manager import PassContext, run_pipeline
 from compiler.target import load_target
 from passes.quantization.scheme import Scheme
-from tests.journeys import assert_one_meaning, assert_same_bytes, journey, random_inputs
+from tests.journeys import assert_one_meaning, assert_same_bytes, journey, legalised, random_inputs
 from tests.networks import Network
 from tests.random_networks import networks
 
@@ -128,3 +128,11 @@ def test_partition_changes_no_value(module: Module) -> None:
     module = run_pipeline(module, "convert-layout", crash_directory=None)
     split = partitioned(module)
     assert_same_bytes(Interpreter(split).run(inputs), Interpreter(module).run(inputs), "partitioned")
+
+
+def test_a_partitioned_module_is_not_partitioned_again() -> None:
+    net = Network((1, 4, 6, 6))
+    module = net.done(net.relu(net.conv(net.x, 4, "c"), "r"))
+    _, legal = legalised(module)
+    with pytest.raises(CompilerError, match="partitioned already: it has @subnet0"):
+        run_pipeline(legal, "partition", target=load_target("mlu220"))
