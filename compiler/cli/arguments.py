@@ -197,6 +197,22 @@ def writable(path: Path | None, *inputs: Path | None) -> None:
         raise error("E101", "the folder cannot be written to", where=str(path.parent))
 
 
+def tell_raw_images(source: str | Path, preprocess: Any) -> None:
+    """Warn where images would be taken as they are: networks hardly ever want that."""
+    if preprocess is None and Path(source).is_dir():
+        tell(
+            [
+                Diagnostic(
+                    code="E116",
+                    severity="warning",
+                    message="images are taken as they are: RGB, 0 to 255, neither resized nor normalised",
+                    where=str(source),
+                    help="say what the network was trained on: --preprocess size=256,crop=224,mean=…,std=…",
+                )
+            ]
+        )
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Any]:
     """A progress bar for work over a second, only on a terminal; gives a function that takes the number done."""

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     stated = Preprocess.of(dict(recorded)) if recorded else None
     preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated
     inputs = [Input(r.name, r.shape, r.numpy) for r in session.inputs]
+    arguments.tell_raw_images(args.inputs, preprocess)
     samples = open_samples(args.inputs, inputs, preprocess, args.images)
     if not len(samples):
         raise error("E113", "there are no samples to run", where=str(args.inputs))

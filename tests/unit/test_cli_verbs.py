@@ -347,3 +347,11 @@ def test_outputs_that_are_no_numbers_never_meet_a_tolerance(command: Command, of
 def test_passes_that_compile_runs_later_are_refused_before(command: Command, model_file: Path, tmp_path: Path):
     result = command("compile", model_file, "-o", tmp_path / "m.cambricon", "-p", "simplify,mlu220")
     assert result.code == 1 and "-p runs before calibration" in result.err
+
+
+def test_images_taken_as_they_are_bring_a_warning(command: Command, offline: Path, tmp_path: Path):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "photos").mkdir()
+    image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    result = command("run", offline, "--inputs", tmp_path / "photos")
+    assert "warning[E116] images are taken as they are" in result.err
