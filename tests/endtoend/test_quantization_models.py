@@ -74,15 +74,3 @@ def test_the_comparison_of_resnet20_names_its_layers(models, data):
     layers = {op.name for op in module.main.body if op.op_name in ("nn.conv2d", "nn.matmul")}
     assert layers <= {d.name for d in differences}
     assert min(d.accumulated.sqnr for d in differences) > 10.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["squeezenet", "mobilenet"])
-def test_imagenet_networks_lose_at_most_a_point(name, models, data):
-    pytest.importorskip("PIL")
-    preprocess = getattr(score_module(data), PREPROCESS[name])
-    pairs = [(preprocess(x), y) for x, y in score_module(data).imagenet(str(data), "eval")]
-    images, labels = [x for x, _ in pairs], np.array([y for _, y in pairs])
-    module = prepared(models, name)
-    whole = accuracy(module, images, labels)
-    assert accuracy(quantized(module, data, name), images, labels) >= whole - 1.0
