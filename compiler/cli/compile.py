@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     arguments.writable(args.output, args.model, args.scheme)
     arguments.writable(args.save_scheme, args.model, args.output)
-    _check_combination(args)
     arguments.load_passes(args)
+    _check_combination(args)
     watching = arguments.Watching(args)
     module, copies = _load(args)
     preprocess = _preprocess(args, module)
