@@ -7,7 +7,7 @@ registered by hand (see `pipelines`), and run by `pass_manager`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -144,8 +144,3 @@ def function_pass(name: str, function: Callable[[Module, PassContext], None]) ->
     FunctionPass.name = name
     FunctionPass.__doc__ = function.__doc__
     return FunctionPass()
-
-
-def counts_of(names: Iterable[str], statistics: Statistics) -> dict[str, dict[str, int]]:
-    """The counts of the named passes as plain data, for `--json`."""
-    return {name: dict(statistics.of(name)) for name in names}
