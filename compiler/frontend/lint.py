@@ -18,7 +18,7 @@ from compiler.frontend.load import load
 from compiler.ir.core import Module, Op
 
 if TYPE_CHECKING:
-    from compiler.frontend.onnx.node import NodeRecord
+    from compiler.frontend.records import NodeRecord
 
 STATUSES = {
     "converted": "can be compiled",

@@ -6,10 +6,11 @@ from math import prod
 
 import numpy as np
 
+from compiler.frontend.builder import GROWTH_LIMIT
 from compiler.frontend.onnx import reader
-from compiler.frontend.onnx.builder import GROWTH_LIMIT
-from compiler.frontend.onnx.node import Inline, Node, Unsupported
+from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Unsupported
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import tensor

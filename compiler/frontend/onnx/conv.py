@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.frontend.onnx.node import Malformed, Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import nn, reduce, tensor
 

@@ -12,9 +12,10 @@ from typing import Any
 import onnx
 
 from compiler.errors import did_you_mean
-from compiler.frontend.onnx.node import Inline, Malformed, Node, NodeRecord, Unsupported
+from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.reader import dtype_of
 from compiler.frontend.onnx.registry import CONVERTERS
+from compiler.frontend.records import Malformed, NodeRecord, Unsupported
 
 REMEDIES: dict[str, str] = {
     "NonMaxSuppression": "cut the model before it and run it in the host program",

@@ -17,12 +17,14 @@ from typing import Any
 import onnx
 
 from compiler.errors import CompilerError, Diagnostic
+from compiler.frontend.builder import Builder
+from compiler.frontend.inputs import resolve_inputs
 from compiler.frontend.onnx import functions, reader
-from compiler.frontend.onnx.builder import Builder
-from compiler.frontend.onnx.inputs import resolve_inputs
-from compiler.frontend.onnx.node import Inline, Malformed, Node, NodeRecord, Unsupported, diagnostics_of
+from compiler.frontend.onnx.inputs import declared_inputs
+from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import find_converter, load_converters
 from compiler.frontend.onnx.sorting import needed_in_order
+from compiler.frontend.records import Malformed, NodeRecord, Unsupported, diagnostics_of
 from compiler.ir.core import Argument, Constant, Function, Module, Result, Value
 from compiler.ir.location import Location
 from compiler.ir.types import DType, TensorType
@@ -98,7 +100,8 @@ class Importer:
         tensors = {t.name: t for t in graph.initializer}
         self._scope = Scope(reader.opsets_of(self.model.opset_import), tensors=tensors)
         free = [i for i in graph.input if i.name not in tensors]
-        self.inputs = resolve_inputs(free, shapes, bindings, self.file)
+        inputs, faults = declared_inputs(free, self.file)
+        self.inputs = resolve_inputs(inputs, shapes, bindings, self.file, faults)
         if self.inputs.assumed:
             self.module.attributes["assumed_shapes"] = dict(self.inputs.assumed)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from compiler.frontend.onnx import reader
-from compiler.frontend.onnx.node import Malformed, Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Op, Value
 from compiler.ops import math, nn, tensor
 

@@ -10,28 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compiler.errors import Diagnostic
-from compiler.frontend.onnx.builder import Builder
+from compiler.frontend.builder import Builder
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
-
-
-class Unsupported(Exception):
-    """A converter declines a node: why, and what the user can do."""
-
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
-
-
-class Malformed(Exception):
-    """The node breaks the ONNX specification."""
-
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -204,51 +186,3 @@ class Node:
     def scalar_like(self, number: float, value: Value) -> Constant:
         """A rank-0 constant of the element type of `value`."""
         return self.constant(number, value.type.dtype)
-
-
-@dataclass
-class NodeRecord:
-    """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes
-    the
-    output of a node that was not converted)."""
-
-    name: str
-    op_type: str
-    domain: str
-    opset: int
-    outputs: tuple[str, ...]
-    status: str = "converted"
-    reason: str = ""
-    remedy: str = ""
-
-    @property
-    def operator(self) -> str:
-        return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "name": self.name, "op": self.operator, "opset": self.opset, "outputs": list(self.outputs),
-            "status": self.status, "reason": self.reason, "help": self.remedy,
-        }  # fmt: skip
-
-
-CODES = {"unsupported": "E210", "malformed": "E212"}
-
-
-def diagnostics_of(records: Sequence[NodeRecord], where: str) -> list[Diagnostic]:
-    """One diagnostic per operator and reason, each listing all its nodes."""
-    groups: dict[tuple[str, str, str, str], list[NodeRecord]] = {}
-    for record in records:
-        if record.status in CODES:
-            groups.setdefault((record.status, record.operator, record.reason, record.remedy), []).append(record)
-    return [
-        Diagnostic(
-            code=CODES[status], op=operator, where=where, help=remedy,
-            message=f"{reason} ({len(members)} node{'s' if len(members) > 1 else ''})",
-            notes=tuple(
-                f"node {r.name!r}, opset {r.opset}" + (f", output {r.outputs[0]!r}" if r.outputs else "")
-                for r in members
-            ),
-        )
-        for (status, operator, reason, remedy), members in groups.items()
-    ]  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.frontend.onnx.node import Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Unsupported
 from compiler.ir.core import Value
 from compiler.ops import math, normalization, reduce
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.onnx import conv, reader
-from compiler.frontend.onnx.node import Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.onnx.tensor import normal_axis
+from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType, QuantType, TensorType, position_and_scale
 from compiler.ops import math, nn, quant, reduce, tensor

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.frontend.onnx.node import Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Unsupported
 from compiler.ir.core import Value
 from compiler.ops import recurrent, tensor
 from compiler.ops.recurrent import ACTIVATIONS

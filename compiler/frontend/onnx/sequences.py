@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compiler.frontend.onnx.conv import reshape
-from compiler.frontend.onnx.node import Malformed, Node, SequenceValue
+from compiler.frontend.onnx.node import Node, SequenceValue
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.onnx.tensor import normal_axis, slice_axes
+from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import tensor

@@ -8,8 +8,9 @@ from math import prod
 import numpy as np
 
 from compiler.frontend.onnx.conv import reshape
-from compiler.frontend.onnx.node import Malformed, Node, Unsupported
+from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import math, nn, tensor

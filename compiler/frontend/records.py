@@ -1,0 +1,78 @@
+"""What became of each node of a source graph, and how all that could not be converted is told at once.
+
+Every frontend keeps one `NodeRecord` a node (an ONNX node, a call in TorchScript, a node of an exported graph); a
+converter says no by raising `Unsupported` or `Malformed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compiler.errors import Diagnostic
+
+
+class Unsupported(Exception):
+    """A converter declines a node: why, and what the user can do."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Malformed(Exception):
+    """The node breaks the ONNX specification."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass
+class NodeRecord:
+    """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes
+    the output of a node that was not converted). `opset` is 0 where operators have no versions.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    outputs: tuple[str, ...]
+    status: str = "converted"
+    reason: str = ""
+    remedy: str = ""
+
+    @property
+    def operator(self) -> str:
+        return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "name": self.name, "op": self.operator, "opset": self.opset, "outputs": list(self.outputs),
+            "status": self.status, "reason": self.reason, "help": self.remedy,
+        }  # fmt: skip
+
+
+CODES = {"unsupported": "E210", "malformed": "E212"}
+
+
+def diagnostics_of(records: Sequence[NodeRecord], where: str) -> list[Diagnostic]:
+    """One diagnostic per operator and reason, each listing all its nodes."""
+    groups: dict[tuple[str, str, str, str], list[NodeRecord]] = {}
+    for record in records:
+        if record.status in CODES:
+            groups.setdefault((record.status, record.operator, record.reason, record.remedy), []).append(record)
+    return [
+        Diagnostic(
+            code=CODES[status], op=operator, where=where, help=remedy,
+            message=f"{reason} ({len(members)} node{'s' if len(members) > 1 else ''})",
+            notes=tuple(
+                f"node {r.name!r}" + (f", opset {r.opset}" if r.opset else "") + (f", output {r.outputs[0]!r}" if r.outputs else "")
+                for r in members
+            ),
+        )
+        for (status, operator, reason, remedy), members in groups.items()
+    ]  # fmt: skip
