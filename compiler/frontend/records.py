@@ -22,7 +22,7 @@ class Unsupported(Exception):
 
 
 class Malformed(Exception):
-    """The node breaks the ONNX specification."""
+    """The node breaks the specification of its format."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
@@ -49,6 +49,11 @@ class NodeRecord:
     def operator(self) -> str:
         return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
 
+    @property
+    def place(self) -> str:
+        opset = f", opset {self.opset}" if self.opset else ""
+        return f"node {self.name!r}{opset}" + (f", output {self.outputs[0]!r}" if self.outputs else "")
+
     def as_dict(self) -> dict[str, object]:
         return {
             "name": self.name, "op": self.operator, "opset": self.opset, "outputs": list(self.outputs),
@@ -69,10 +74,7 @@ def diagnostics_of(records: Sequence[NodeRecord], where: str) -> list[Diagnostic
         Diagnostic(
             code=CODES[status], op=operator, where=where, help=remedy,
             message=f"{reason} ({len(members)} node{'s' if len(members) > 1 else ''})",
-            notes=tuple(
-                f"node {r.name!r}" + (f", opset {r.opset}" if r.opset else "") + (f", output {r.outputs[0]!r}" if r.outputs else "")
-                for r in members
-            ),
+            notes=tuple(r.place for r in members),
         )
         for (status, operator, reason, remedy), members in groups.items()
     ]  # fmt: skip
