@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from compiler.errors import CompilerError
-from compiler.frontend.onnx.einsum import parse_equation
+from compiler.frontend.common.einsum import parse_equation
 
 from .onnx_graphs import agree, imported, model, node, op_names, random
 

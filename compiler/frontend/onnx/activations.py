@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.common.emitter import reshape
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.ir.core import Op, Value

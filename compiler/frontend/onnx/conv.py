@@ -3,70 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from compiler.frontend.common.emitter import with_height, without_height
+from compiler.frontend.common.windows import Window, cropped
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import nn, reduce, tensor
 
-CUT_3D = "replace it by two-dimensional layers, or run this part in the host program"
 
-
-# -- shared helpers ----------------------------------------------------------------------------------------------------
-def reshape(n: Node, x: Value, shape: Sequence[int]) -> Value:
-    """x under another shape; nothing is emitted where it has that shape already."""
-    return x if x.type.shape == tuple(shape) else n.emit(tensor.Reshape, x, shape=tuple(shape))
-
-
-def with_height(n: Node, x: Value) -> Value:
-    """[a, b, l] as [a, b, 1, l]; four-dimensional values stay. Raises Unsupported for other ranks."""
-    if x.type.rank == 4:
-        return x
-    if x.type.rank != 3:
-        raise Unsupported(f"has {max(x.type.rank - 2, 0)} spatial dimensions, 1 and 2 are supported", CUT_3D)
-    a, b, length = x.type.static_shape
-    return n.emit(tensor.Reshape, x, shape=(a, b, 1, length))
-
-
-def without_height(n: Node, y: Value, like: Value) -> Value:
-    """Undo `with_height` on a result, if it was done to `like`."""
-    if like.type.rank == 4:
-        return y
-    a, b, _, length = y.type.static_shape
-    return n.emit(tensor.Reshape, y, shape=(a, b, length))
-
-
-@dataclass
-class Window:
-    """A sliding window over the spatial axes (one or two of them), as ONNX attributes give it."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    before: list[int]
-    after: list[int]
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """Input elements a window spans along each axis."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
-
-    def attributes(self) -> dict[str, tuple[int, ...]]:
-        """strides, pads and dilations of our two-dimensional ops."""
-        lift = len(self.kernel) == 1
-        return {
-            "strides": (1, *self.strides) if lift else self.strides,
-            "dilations": (1, *self.dilations) if lift else self.dilations,
-            "pads": (0, self.before[0], 0, self.after[0]) if lift else (*self.before, *self.after),
-        }
-
-    @property
-    def kernel2d(self) -> tuple[int, ...]:
-        return (1, *self.kernel) if len(self.kernel) == 1 else self.kernel
-
-
+# -- windows ---------------------------------------------------------------------------------------------------------
 def read_window(n: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Window:
     """The window of a node over an input whose spatial sizes are `spatial`, auto_pad resolved."""
     rank = len(spatial)
@@ -82,27 +29,10 @@ def read_window(n: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Windo
     if mode == "VALID":
         window.before, window.after = [0] * rank, [0] * rank
     elif mode in ("SAME_UPPER", "SAME_LOWER"):
-        for i, size in enumerate(spatial):
-            outputs = -(-size // strides[i])
-            total = max((outputs - 1) * strides[i] + window.extent[i] - size, 0)
-            window.before[i] = total // 2 if mode == "SAME_UPPER" else total - total // 2
-            window.after[i] = total - window.before[i]
+        window.pad_for_same(spatial, more_after=mode == "SAME_UPPER")
     elif mode not in ("NOTSET", ""):
         raise Malformed(f"auto_pad is {mode!r}")
     return window
-
-
-def _cropped(n: Node, x: Value, window: Window) -> Value:
-    """x without the elements that negative pads take away; the window's pads become non-negative."""
-    if min(*window.before, *window.after) >= 0:
-        return x
-    shape, lead = x.type.static_shape, x.type.rank - len(window.before)
-    starts = [0] * lead + [max(-p, 0) for p in window.before]
-    ends = [max(-p, 0) for p in window.after]
-    sizes = [d - s - e for d, s, e in zip(shape, starts, [0] * lead + ends, strict=True)]
-    window.before = [max(p, 0) for p in window.before]
-    window.after = [max(p, 0) for p in window.after]
-    return n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
@@ -118,7 +48,7 @@ def kernel_shape(n: Node, w: Value) -> tuple[int, ...]:
 def conv(n: Node) -> Value:
     x, w = n.input(0), n.input(1)
     window = read_window(n, kernel_shape(n, w), x.type.static_shape[2:])
-    source = _cropped(n, x, window)
+    source = cropped(n, x, window)
     groups = n.attribute("group", 1)
     operands = with_height(n, source), with_height(n, w), n.optional(2)
     y = n.emit(nn.Conv2d, *operands, groups=groups, **window.attributes())
@@ -172,14 +102,7 @@ def _fit_windows(n: Node, window: Window, spatial: Sequence[int]) -> list[int]:
     """Elements to add after each axis, beyond the pads, so that ceil mode's last window fits."""
     if not n.attribute("ceil_mode", 0) or n.attribute("auto_pad", "NOTSET") != "NOTSET":
         return [0] * len(spatial)
-    added = []
-    for i, size in enumerate(spatial):
-        padded = size + window.before[i] + window.after[i]
-        outputs = -(-(padded - window.extent[i]) // window.strides[i]) + 1
-        if (outputs - 1) * window.strides[i] >= size + window.before[i]:
-            outputs -= 1  # a window that would start in the padding is not taken
-        added.append(max((outputs - 1) * window.strides[i] + window.extent[i] - padded, 0))
-    return added
+    return window.ceil_mode_excess(spatial)
 
 
 @converter("MaxPool")

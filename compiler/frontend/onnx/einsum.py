@@ -1,113 +1,13 @@
-"""The converter of Einsum: sums of products written with letters become transposes, reshapes and matrix products."""
+"""The converter of Einsum."""
 
 from __future__ import annotations
 
-import string
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
-
-from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.common.einsum import einsum
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
-from compiler.ops import math, nn, reduce, tensor
-
-
-@dataclass(frozen=True)
-class Term:
-    """A value whose axes have letters."""
-
-    value: Value
-    letters: str
-
-    def size(self, letter: str) -> int:
-        return self.value.type.static_shape[self.letters.index(letter)]
 
 
 @converter("Einsum")
-def einsum(n: Node) -> Value:
-    operands = [n.input(i) for i in range(len(n.inputs))]
-    terms, output = parse_equation(n.required("equation"), [v.type.rank for v in operands])
-    pending = [Term(value, letters) for value, letters in zip(operands, terms, strict=True)]
-    result = pending.pop(0)
-    while True:
-        later = set(output).union(*(t.letters for t in pending))
-        result = _summed(n, result, later)
-        if not pending:
-            return _arranged(n, result, output)
-        other = pending.pop(0)
-        later = set(output).union(*(t.letters for t in pending))
-        result = _product(n, result, _summed(n, other, later | set(result.letters)), later)
-
-
-def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """Letters of every operand and of the result, an ellipsis replaced by capital letters that are not in use."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != len(ranks):
-        raise Malformed(f"equation {equation!r} has {len(terms)} terms for {len(ranks)} operands")
-    spare = [c for c in reversed(string.ascii_letters) if c not in equation]
-    widths = [r - len(t.replace("...", "")) for t, r in zip(terms, ranks, strict=True) if "..." in t]
-    ellipsis = "".join(spare[: max(widths, default=0)])
-    full = []
-    for term, rank in zip(terms, ranks, strict=True):
-        width = rank - len(term.replace("...", ""))
-        letters = term.replace("...", ellipsis[len(ellipsis) - width :] if width > 0 else "")
-        if len(letters) != rank or (rank and not letters.isalpha()):
-            raise Malformed(f"term {term!r} of equation {equation!r} does not fit an operand of rank {rank}")
-        if len(set(letters)) != len(letters):
-            raise Unsupported(f"takes a diagonal ({term!r})", "take the diagonal with Gather before it")
-        full.append(letters)
-    if arrow:
-        return full, right.replace("...", ellipsis)
-    once = sorted(c for c in set("".join(full)) - set(ellipsis) if "".join(full).count(c) == 1)
-    return full, ellipsis + "".join(once)
-
-
-def _summed(n: Node, term: Term, needed: set[str]) -> Term:
-    """The term without the letters nobody needs any more."""
-    axes = tuple(i for i, c in enumerate(term.letters) if c not in needed)
-    if not axes:
-        return term
-    kept = "".join(c for c in term.letters if c in needed)
-    return Term(n.emit(reduce.Sum, term.value, axes=axes, keepdims=False), kept)
-
-
-def _arranged(n: Node, term: Term, letters: str) -> Value:
-    """The term's value with its axes in the order of `letters`."""
-    if sorted(term.letters) != sorted(letters):
-        raise Malformed(f"the result {letters!r} names other axes than the operands")
-    if term.letters == letters:
-        return term.value
-    return n.emit(tensor.Transpose, term.value, perm=tuple(term.letters.index(c) for c in letters))
-
-
-def _product(n: Node, a: Term, b: Term, later: set[str]) -> Term:
-    """The product of two terms, summed over the letters that only they have."""
-    common = [c for c in a.letters if c in b.letters]
-    summed = [c for c in common if c not in later]
-    if not summed:
-        return _elementwise(n, a, b)
-    batch = [c for c in common if c in later]
-    rows = [c for c in a.letters if c not in common]
-    columns = [c for c in b.letters if c not in common]
-    left = reshape(n, _arranged(n, a, "".join(batch + rows + summed)), [
-        *(a.size(c) for c in batch), prod(a.size(c) for c in rows), prod(a.size(c) for c in summed)
-    ])  # fmt: skip
-    right = reshape(n, _arranged(n, b, "".join(batch + summed + columns)), [
-        *(b.size(c) for c in batch), prod(b.size(c) for c in summed), prod(b.size(c) for c in columns)
-    ])  # fmt: skip
-    y = n.emit(nn.MatMul, left, right)
-    leading = y.type.static_shape[: len(batch)]
-    shape = [*leading, *(a.size(c) for c in rows), *(b.size(c) for c in columns)]
-    return Term(reshape(n, y, shape), "".join(batch + rows + columns))
-
-
-def _elementwise(n: Node, a: Term, b: Term) -> Term:
-    letters = a.letters + "".join(c for c in b.letters if c not in a.letters)
-    left = reshape(n, a.value, [*a.value.type.static_shape, *[1] * (len(letters) - len(a.letters))])
-    order = "".join(c for c in letters if c in b.letters)
-    right = reshape(n, _arranged(n, b, order), [b.size(c) if c in b.letters else 1 for c in letters])
-    return Term(n.emit(math.Mul, left, right), letters)
+def einsum_node(n: Node) -> Value:
+    return einsum(n, n.required("equation"), [n.input(i) for i in range(len(n.inputs))])

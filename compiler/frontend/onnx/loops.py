@@ -10,10 +10,9 @@ from typing import Any
 
 import onnx
 
-from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.common.emitter import normal_axis, reshape
 from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.onnx.tensor import normal_axis
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType

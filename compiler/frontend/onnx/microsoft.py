@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from compiler.frontend.common.emitter import normal_axis
 from compiler.frontend.onnx import conv
 from compiler.frontend.onnx.math import gemm
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.quantization import dequantize, quant_type, quantize
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.onnx.tensor import normal_axis
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Op, Value
 from compiler.ir.types import DType, QuantType

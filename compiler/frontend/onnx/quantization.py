@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.frontend.common.emitter import normal_axis, reshape, with_height, without_height
 from compiler.frontend.onnx import conv, reader
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.onnx.tensor import normal_axis
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType, QuantType, TensorType, position_and_scale
@@ -138,7 +138,7 @@ def _centred(n: Node, index: int, zero_index: int, row_axis: int | None = None) 
         shape[row_axis] = -1
         zero = n.emit(tensor.Reshape, zero, shape=shape)
     elif zero.type.rank == 1:
-        zero = conv.reshape(n, zero, ())
+        zero = reshape(n, zero, ())
     return n.emit(math.Sub, x, zero)
 
 
@@ -157,8 +157,8 @@ def conv_integer(n: Node) -> Value:
 def _convolve(n: Node, x: Value, w: Value, bias: Value | None) -> Value:
     window = conv.read_window(n, conv.kernel_shape(n, w), x.type.static_shape[2:])
     attributes: dict[str, Any] = {**window.attributes(), "groups": n.attribute("group", 1)}
-    y = n.emit(nn.Conv2d, conv.with_height(n, x), conv.with_height(n, w), bias, **attributes)
-    return conv.without_height(n, y, x)
+    y = n.emit(nn.Conv2d, with_height(n, x), with_height(n, w), bias, **attributes)
+    return without_height(n, y, x)
 
 
 def _output_type(n: Node, first: int) -> QuantType:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
+from compiler.frontend.common.emitter import normal_axis
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.onnx.tensor import normal_axis
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import nn

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.common.emitter import normal_axis, reshape
 from compiler.frontend.onnx.node import Node, SequenceValue
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.onnx.tensor import normal_axis, slice_axes
+from compiler.frontend.onnx.tensor import slice_axes
 from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
 from compiler.ir.types import DType

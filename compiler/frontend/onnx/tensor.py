@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from compiler.frontend.onnx.conv import reshape
+from compiler.frontend.common.emitter import normal_axis, reshape
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
@@ -15,13 +15,6 @@ from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import math, nn, tensor
 from compiler.ops.reduce import ArgMax
-
-
-def normal_axis(axis: int, rank: int) -> int:
-    """The axis counted from the front. Raises Malformed when out of range."""
-    if not -rank <= axis < rank:
-        raise Malformed(f"axis {axis} is out of range for rank {rank}")
-    return axis % rank
 
 
 # -- reshapes ----------------------------------------------------------------------------------------------------------
