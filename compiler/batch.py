@@ -1,7 +1,8 @@
-"""A larger batch than the model was made for: imported with it where its ops allow, computed by copies otherwise.
+"""A larger batch than the model was made for: imported with it where its ops allow, or with the batch in place of the
+1 that its reshapes begin with; computed by copies otherwise.
 
 Changing a model's first dimension can change what it computes (a reshape to [1, -1, 85] mixes the samples), so a module
-that imports is also compared with the original, sample by sample, on random inputs.
+of the larger batch is also compared with the original, sample by sample, on random inputs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from compiler.errors import CompilerError, error
+from compiler.errors import CompilerError, Diagnostic, error
 from compiler.ir.core import Argument, Module
+from compiler.ir.types import TensorType
+from compiler.ir.verifier import verify
 from compiler.pass_manager import make_pass, parse_pipeline, print_pipeline
 
 Load = Callable[[Mapping[str, Sequence[int]]], Module]
@@ -32,11 +35,34 @@ def load_batch(load: Load, batch: int) -> tuple[Module, int]:
     if odd:
         told = ", ".join(f"{a.name} {list(a.type.shape)}" for a in odd)
         raise error("E116", f"--batch needs inputs of one sample; the model has {told}", help="give --shape instead")
-    try:
-        module = load({a.name: (batch, *a.type.static_shape[1:]) for a in single.main.arguments})
-    except CompilerError:  # the model does not import so: its ops fix the batch
-        return single, batch
-    return (module, 1) if _same_samples(single, module, batch) else (single, batch)
+    shapes = {a.name: (batch, *a.type.static_shape[1:]) for a in single.main.arguments}
+    for make in (lambda: load(shapes), lambda: _rebound(single, batch)):
+        try:
+            module = make()
+        except CompilerError:  # the ops fix the batch
+            continue
+        if _same_samples(single, module, batch):
+            return module, 1
+    return single, batch
+
+
+def _rebound(single: Module, batch: int) -> Module:
+    """The module with the batch as first dimension of its inputs and of every reshape to one sample. Raises
+    CompilerError where that leaves no valid module."""
+    module = single.clone()
+    for argument in module.main.arguments:
+        argument.type = TensorType((batch, *argument.type.shape[1:]), argument.type.dtype, argument.type.quant)
+    faults: list[Diagnostic] = []
+    for op in module.main.body:
+        if op.op_name == "tensor.reshape" and op.attributes["shape"][:1] == (1,):
+            op.set_attribute("shape", (batch, *op.attributes["shape"][1:]))
+        faults += [Diagnostic(code="E550", message=message, op=op.op_name) for message in op.check()]
+        if faults:
+            raise CompilerError(faults)
+        if op.infer() is not None:
+            op.infer_again()
+    verify(module)
+    return module
 
 
 def replicated(pipeline: str, copies: int) -> str:

@@ -35,14 +35,26 @@ def fixed(path: Path) -> Path:
     return write_model(path, nodes, weights, (1, 3, 8, 8))
 
 
+def flattened(path: Path) -> Path:
+    """A model that works on vectors: no dimension of its reshapes counts samples."""
+    random = np.random.default_rng(4)
+    weights = {"fc": random.normal(size=(192, 4)).astype(np.float32), "flat": np.array([192]), "row": np.array([1, 4])}
+    nodes = [
+        helper.make_node("Reshape", ["image", "flat"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "fc"], ["s"], name="fc"),
+        helper.make_node("Reshape", ["s", "row"], ["scores"], name="row"),
+    ]
+    return write_model(path, nodes, weights, (1, 3, 8, 8))
+
+
 def mixing(path: Path) -> Path:
-    """A model that a larger batch would not break but change: its reshape [1, -1] joins the samples, a mean follows."""
+    """A model that a larger batch would not break but change: its reshape [-1] joins the samples, a mean follows."""
     nodes = [
         helper.make_node("Reshape", ["image", "to"], ["r"], name="reshape"),
-        helper.make_node("ReduceMean", ["r"], ["m"], name="mean", axes=[1], keepdims=1),
+        helper.make_node("ReduceMean", ["r"], ["m"], name="mean", axes=[0], keepdims=1),
         helper.make_node("Add", ["image", "m"], ["scores"], name="sum"),
     ]
-    return write_model(path, nodes, {"to": np.array([1, -1])}, (1, 4))
+    return write_model(path, nodes, {"to": np.array([-1])}, (1, 4))
 
 
 def batched(path: Path, batch: int) -> tuple[Module, int]:
@@ -88,7 +100,14 @@ def test_a_model_that_can_be_imported_with_the_batch_is(tmp_path):
     assert module.main.arguments[0].type.shape == (4, 3, 8, 8)
 
 
-@pytest.mark.parametrize("model", [fixed, mixing])
+def test_a_reshape_to_one_sample_becomes_one_to_the_batch(tmp_path):
+    module, copies = batched(fixed(tmp_path / "m.onnx"), 4)
+    assert copies == 1
+    assert [op.attributes["shape"] for op in module.ops() if op.op_name == "tensor.reshape"] == [(4, 192)]
+    assert module.main.outputs[0].type.shape == (4, 4)
+
+
+@pytest.mark.parametrize("model", [flattened, mixing])
 def test_a_model_whose_ops_fix_the_batch_or_mix_the_samples_is_copied(tmp_path, model):
     module, copies = batched(model(tmp_path / "m.onnx"), 4)
     assert copies == 4
@@ -101,7 +120,7 @@ def test_copies_are_made_after_quantisation():
     assert replicated("quantize,convert-layout", 1) == "quantize,convert-layout"
 
 
-@pytest.mark.parametrize("model", [convolution, fixed])
+@pytest.mark.parametrize("model", [convolution, fixed, flattened])
 def test_a_compiled_batch_gives_what_single_runs_give(command: Command, tmp_path: Path, model):
     path, data = model(tmp_path / "m.onnx"), images(tmp_path / "images.npz", 6)
     command("compile", path, "-o", "one.cambricon", "--calibrate", data, "--save-scheme", "q.toml")
