@@ -1,9 +1,9 @@
 """Placing values in off-chip memory: the pass `plan-memory`.
 
 Views share the bytes of what they view, so values are first grouped into storages; a storage lives from the kernel that
-first writes into it to the last op that reads it. Storages of outputs are the caller's buffers; the others get offsets
-in the workspace, largest first, each at the lowest offset free during its life. The plan is verified and kept beside
-its lower bound, the most bytes alive at once.
+first writes into it to the last op that reads it. Kernels are put into the order that keeps the fewest bytes alive
+(`order`); storages of outputs are the caller's buffers, and the others get offsets in the workspace (`allocate`). The
+plan is verified and kept beside its lower bound, the most bytes alive at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from compiler.errors import error
 from compiler.ir.core import Argument, Constant, Function, Module, Op, Result, Value
 from compiler.ir.verifier import is_subnet
 from compiler.pass_context import Pass, PassContext
+from passes.memory.allocate import Allocation, Buffer, Effort, allocate
+from passes.memory.order import Step, best_order
 
 
 @dataclass(eq=False)
@@ -33,11 +35,15 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanMemory(Pass):
-    """Give every value between kernels its place in off-chip memory."""
+    """Order the kernels, and give every value between them its place in off-chip memory."""
 
     name = "plan-memory"
     requires_target = True
     verify_level = "plan-memory"
+    reorder: bool = True
+    """Whether kernels may change places where fewer bytes are then alive at once."""
+    effort: Effort = "exact"
+    """How far to go for a plan that needs no more than is alive at once; each includes those before it."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
         for function in module.functions.values():
@@ -45,22 +51,64 @@ class PlanMemory(Pass):
                 self._plan(function, ctx)
 
     def _plan(self, function: Function, ctx: PassContext) -> None:
-        storages = storages_of(function, ctx)
+        if self.reorder and not _is_settled(function):
+            order_kernels(function, ctx)
+        storages = [s for s in storages_of(function, ctx) if not _is_kept(s.root)]
         workspace = [s for s in storages if s.output is None]
-        peak = allocate(workspace, ctx.target.memory_alignment)
+        found = place(workspace, ctx.target.memory_alignment, self.effort)
         verify_plan(workspace)
-        bound = lower_bound(workspace, ctx.target.memory_alignment)
-        if peak > ctx.target.memory_bytes:
-            raise _over_budget(function, workspace, peak, ctx.target.memory_bytes)
+        if found.peak > ctx.target.memory_bytes:
+            raise _over_budget(function, workspace, found.peak, ctx.target.memory_bytes)
         for storage in storages:
             _write_placement(storage)
-        function.attributes["workspace"] = peak
-        function.attributes["workspace_lower_bound"] = bound
+        function.attributes["workspace"] = found.peak
+        function.attributes["workspace_lower_bound"] = found.bound
         module = function.module
         if module is not None:
             module.version += 1
-        ctx.statistics.count(f"@{function.name}: workspace bytes", peak)
-        ctx.statistics.count(f"@{function.name}: lower bound bytes", bound)
+        ctx.statistics.count(f"@{function.name}: workspace bytes", found.peak)
+        ctx.statistics.count(f"@{function.name}: lower bound bytes", found.bound)
+        how = "optimal" if found.optimal else "not proved optimal"
+        ctx.statistics.count(f"@{function.name}: storages placed by {found.method}, {how}", len(workspace))
+
+
+def order_kernels(function: Function, ctx: PassContext) -> None:
+    """Put the ops into an order with a lower peak, if there is one."""
+    ops = [op for op in function.body if "terminator" not in op.signature.traits]
+    steps, sizes = steps_of(function, ops, ctx)
+    order = best_order(steps, sizes)
+    if list(order.ops) == list(range(len(ops))):
+        return
+    if not ctx.may_rewrite(f"order the kernels of @{function.name}"):
+        return
+    terminator = function.body.terminator
+    for index in order.ops:
+        function.body.insert_before(terminator, ops[index].detach())
+    ctx.statistics.count(f"@{function.name}: kernels put elsewhere", sum(k != i for k, i in enumerate(order.ops)))
+
+
+def steps_of(function: Function, ops: Sequence[Op], ctx: PassContext) -> tuple[list[Step], list[int]]:
+    """The ops as the search for an order sees them, and the bytes of the workspace's storages."""
+    number = {op: k for k, op in enumerate(ops)}
+    storages = [s for s in storages_of(function, ctx) if s.output is None]
+    touches: list[set[int]] = [set() for _ in ops]
+    for index, storage in enumerate(storages):
+        for value in storage.members:
+            for op in (value.producer, *value.users):
+                if op in number:
+                    touches[number[op]].add(index)
+    after = [frozenset(number[p] for v in op.inputs if (p := v.producer) is not None) for op in ops]
+    alignment = ctx.target.memory_alignment
+    steps = [Step(waits, frozenset(touched)) for waits, touched in zip(after, touches, strict=True)]
+    return steps, [_aligned(s.size, alignment) for s in storages]
+
+
+def place(storages: Sequence[Storage], alignment: int, effort: Effort = "exact") -> Allocation:
+    """Give each storage its offset in the workspace."""
+    found = allocate([Buffer(_aligned(s.size, alignment), s.first, s.last) for s in storages], effort)
+    for storage, offset in zip(storages, found.offsets, strict=True):
+        storage.offset = offset
+    return found
 
 
 def storages_of(function: Function, ctx: PassContext) -> list[Storage]:
@@ -98,34 +146,6 @@ def storages_of(function: Function, ctx: PassContext) -> list[Storage]:
     return list(storages.values())
 
 
-def allocate(storages: Sequence[Storage], alignment: int) -> int:
-    """Offsets by size, largest first, lowest free place; returns the bytes needed."""
-    placed: list[Storage] = []
-    for storage in sorted(storages, key=lambda s: (-s.size, s.first)):
-        offset = 0
-        for other in sorted((p for p in placed if _overlap_in_time(p, storage)), key=lambda p: p.offset):
-            if offset + storage.size <= other.offset:
-                break
-            offset = max(offset, _aligned(other.offset + other.size, alignment))
-        storage.offset = offset
-        placed.append(storage)
-    return max((_aligned(s.offset + s.size, alignment) for s in storages), default=0)
-
-
-def lower_bound(storages: Sequence[Storage], alignment: int) -> int:
-    """The most bytes alive at one op: no plan of this order of kernels needs less."""
-    changes: dict[int, int] = {}
-    for storage in storages:
-        size = _aligned(storage.size, alignment)
-        changes[storage.first] = changes.get(storage.first, 0) + size
-        changes[storage.last + 1] = changes.get(storage.last + 1, 0) - size
-    alive = peak = 0
-    for step in sorted(changes):
-        alive += changes[step]
-        peak = max(peak, alive)
-    return peak
-
-
 def verify_plan(storages: Sequence[Storage]) -> None:
     """Raise ValueError if two storages that live at once share a byte: a mistake of this pass."""
     active: list[Storage] = []
@@ -137,12 +157,26 @@ def verify_plan(storages: Sequence[Storage]) -> None:
         active.append(storage)
 
 
-def _overlap_in_time(a: Storage, b: Storage) -> bool:
-    return a.first <= b.last and b.first <= a.last
-
-
 def _aligned(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
+
+
+def _is_settled(function: Function) -> bool:
+    """Whether places on the chip were given for the order in which the ops stand."""
+    return any(op.attributes.get("staging") for op in function.body) or any(
+        _is_kept(value) for op in function.body for value in op.results
+    )
+
+
+def _is_kept(root: Value) -> bool:
+    """Whether a value has its place on the chip already."""
+    op = root.producer
+    places = op.attributes.get("placement") if op is not None else None
+    if not places:
+        return False
+    if isinstance(root, Result) and op is not None and op.op_name == "graph.kernel":
+        places = places["results"][root.index]
+    return places.get("space") == "sram"
 
 
 def _write_placement(storage: Storage) -> None:
