@@ -60,12 +60,13 @@ class CompilerError(Exception):
 
 
 class InternalError(RuntimeError):
-    """A mistake of ours, caught at the border of a pass; `reproducer` is the file that replays it, where one was
-    written."""
+    """A mistake of ours, or of `owner` (a pass that is not mluc's own), caught at the border of a pass; `reproducer` is
+    the file that replays it, where one was written."""
 
-    def __init__(self, message: str, reproducer: str | None = None) -> None:
+    def __init__(self, message: str, reproducer: str | None = None, owner: str = "") -> None:
         super().__init__(message)
         self.reproducer = reproducer
+        self.owner = owner
 
 
 def error(code: str, message: str, **fields: object) -> CompilerError:

@@ -117,6 +117,8 @@ class Pass:
 
     name: ClassVar[str] = ""
     requires_target: ClassVar[bool] = False
+    follows: ClassVar[str] = ""
+    """Name of the pass whose rules (`compiler.ir.verifier.LEVELS`) must hold before this one can run."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
         """Rewrite `module` in place."""

@@ -17,6 +17,7 @@ from compiler.errors import CompilerError, Diagnostic, InternalError, did_you_me
 from compiler.instruments import BrokenModule, DumpIR, Instrument, VerifyEach
 from compiler.ir.core import Module
 from compiler.ir.printer import tell_names_apart
+from compiler.ir.verifier import LEVELS, Excerpts
 from compiler.pass_context import Pass, PassContext, Statistics, function_pass
 from compiler.pipelines import (
     PASSES,
@@ -80,6 +81,7 @@ class PassManager:
         before = module.clone() if self.crash_directory is not None else None
         for instrument in self.instruments:
             instrument.before(pass_, index + 1, module)
+        _check_place(pass_, module)
         version = module.version
         self.ctx.statistics.current = pass_.name
         try:
@@ -100,7 +102,7 @@ class PassManager:
             path = self._reproduce(before, index, f"{type(crash).__name__}: {crash}")
             told = f"; replay it with: {replay_command(path, self.passes[index:])}" if path else ""
             message = f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash} ({place_of(crash, pass_)})"
-            raise InternalError(message + told, str(path) if path else None) from crash
+            raise InternalError(message + told, str(path) if path else None, owner_of(pass_)) from crash
 
     def _reproduce(self, before: Module | None, index: int, message: str) -> Path | None:
         if before is None or self.crash_directory is None:
@@ -117,12 +119,41 @@ class PassManager:
                 raise error("E409", f"these passes need a target: {names}", help="give --target or --board")
 
 
+OURS = ("compiler", "passes", "targets")
+"""Packages whose passes are mluc's own."""
+
+
+def owner_of(pass_: Pass) -> str:
+    """Whose mistake a crash of a pass is, in words; empty where it is mluc's."""
+    module = type(pass_).__module__
+    if module.partition(".")[0] in OURS:
+        return ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return f"the pass {pass_.name!r}" + (f" of {file}" if file else "")
+
+
 def place_of(crash: BaseException, pass_: Pass | None = None) -> str:
     """File and line where an exception was raised: the last line of the pass's own file, if it came through it."""
     frames = extract_tb(crash.__traceback__)
     own = getattr(sys.modules.get(type(pass_).__module__), "__file__", None)
     frame = next((f for f in reversed(frames) if f.filename == own), frames[-1])
     return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
+def _check_place(pass_: Pass, module: Module) -> None:
+    """Raise E414 where a pass of another level must come first, naming the first one that is missing."""
+    for level in LEVELS[: 1 + next((i for i, known in enumerate(LEVELS) if known.name == pass_.follows), -1)]:
+        if any(True for rule in level.rules for _ in rule(module, Excerpts())):
+            raise error(
+                "E414", f"pass {pass_.name!r} comes after {pass_.follows!r}; pass {level.name!r} has not been run yet",
+                help=f"put {level.name!r} before it; the whole way is 'prepare,quantize{_pipeline_of(pass_)}'",
+            )  # fmt: skip
+
+
+def _pipeline_of(pass_: Pass) -> str:
+    """The named pipeline that has this pass, with a comma before it."""
+    found = (name for name, text in PIPELINES.items() if pass_.name in text.split(","))
+    return "".join(f",{name}" for name in found)
 
 
 def _within(diagnostic: Diagnostic, pass_: Pass) -> Diagnostic:

@@ -40,9 +40,11 @@ class Samples:
     """Batches of inputs: `for batch in samples`, each a dictionary of arrays by input name.
 
     `rows`: samples of the last batch that are real; the others repeat its last one, because the batch is fixed.
+    `warnings`: what was taken for granted about them.
     """
 
-    def __init__(self, columns: Sequence[_Column], limit: int = 0) -> None:
+    def __init__(self, columns: Sequence[_Column], limit: int = 0, warnings: Sequence[Diagnostic] = ()) -> None:
+        self.warnings = list(warnings)
         counts = {c.input.name: c.batches for c in columns}
         wanted = max(counts.values(), default=0)
         odd = {n: k for n, k in counts.items() if k not in (1, wanted)}
@@ -84,8 +86,16 @@ def open_samples(
     if path.is_dir():
         return Samples([_images(path, inputs, preprocess or Preprocess())], limit)
     arrays = load_npz(path)
+    warnings: list[Diagnostic] = []
     if len(inputs) == 1 and len(arrays) == 1:
-        arrays = {inputs[0].name: next(iter(arrays.values()))}
+        ((given, array),) = arrays.items()
+        if given not in (inputs[0].name, *UNNAMED):
+            message = f"array {given!r} is taken for input {inputs[0].name!r}, being the only one"
+            warnings.append(_warning(message, path))
+        arrays = {inputs[0].name: array}
+    unused = [name for name in arrays if name not in {i.name for i in inputs}]
+    if unused:
+        warnings.append(_warning(f"no input takes array {', '.join(map(repr, unused))}", path))
     missing = [i.name for i in inputs if i.name not in arrays]
     if missing:
         known = f"the file holds {', '.join(arrays)}; the inputs are {', '.join(i.name for i in inputs)}"
@@ -97,9 +107,28 @@ def open_samples(
             columns.append(_arrays(entry, arrays[entry.name]))
         except CompilerError as fault:
             faults += [d.at(str(path)) for d in fault.diagnostics]
+        warnings += _integers_as_reals(entry, arrays[entry.name], path)
     if faults:
         raise CompilerError(faults)
-    return Samples(columns, limit)
+    return Samples(columns, limit, warnings)
+
+
+UNNAMED = ("input", "arr_0")
+"""Names that an array has which was saved without one."""
+
+
+def _warning(message: str, path: Path, help: str = "") -> Diagnostic:
+    return Diagnostic(code="E117", severity="warning", message=message, where=str(path), help=help)
+
+
+def _integers_as_reals(entry: Input, array: np.ndarray, path: Path) -> list[Diagnostic]:
+    """Integers for an input of reals are most often pixels that nobody has normalised."""
+    if not np.issubdtype(entry.dtype, np.floating) or not np.issubdtype(array.dtype, np.integer):
+        return []
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    message = f"array {entry.name!r} holds {array.dtype}, from {low} to {high}; the input takes {entry.dtype}"
+    help = "the numbers are taken as they are: scale and normalise them first, if the network was trained so"
+    return [_warning(message, path, help)]
 
 
 def load_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -111,4 +111,6 @@ def main(model_path, input_path, output_path=None):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

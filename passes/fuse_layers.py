@@ -25,6 +25,7 @@ class FuseLayers(Pass):
 
     name = "fuse-layers"
     requires_target = True
+    follows = "legalize"
     verify_level = "fuse-layers"
     max_ops: int = 24
     """Most ops in a kernel."""

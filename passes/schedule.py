@@ -22,6 +22,7 @@ class Schedule(Pass):
 
     name = "schedule"
     requires_target = True
+    follows = "fuse-layers"
     verify_level = "schedule"
     cores: int | None = None
     """Cores to use; none: those of the compilation."""

@@ -60,11 +60,18 @@ def load_pass_argument(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+PREPROCESS = (
+    "how images become inputs: (pixel * scale - mean) / std. size: shorter side after resizing, bilinear; crop: side "
+    "of the square cut from the centre (both: 0, not done); scale: 1, which leaves pixels at 0 to 255 (0.00392157 "
+    "makes them 0 to 1); mean, std: one number or three, [0.485,0.456,0.406], in scaled units (0 and 1); order: rgb, "
+    "bgr or gray (rgb)"
+)
+"""Help for --preprocess; the keys are those of `compiler.preprocess`."""
+
+
 def data_arguments(parser: argparse._ActionsContainer) -> None:
     """How images become inputs."""
-    parser.add_argument(
-        "--preprocess", metavar="size=256,crop=224,…", help="how images become inputs: size, crop, scale, mean…"
-    )
+    parser.add_argument("--preprocess", metavar="size=256,crop=224,…", help=PREPROCESS)
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
@@ -197,20 +204,33 @@ def writable(path: Path | None, *inputs: Path | None) -> None:
         raise error("E101", "the folder cannot be written to", where=str(path.parent))
 
 
-def tell_raw_images(source: str | Path, preprocess: Any) -> None:
-    """Warn where images would be taken as they are: networks hardly ever want that."""
+def open_data(source: str | Path, inputs: Sequence[Input], preprocess: Any = None, limit: int = 0) -> Any:
+    """The samples of a folder or file, with warnings of what was taken for granted: images and integers as they are
+    (networks hardly ever want that), arrays by another name."""
+    from compiler.samples import open_samples
+
     if preprocess is None and Path(source).is_dir():
-        tell(
-            [
-                Diagnostic(
-                    code="E116",
-                    severity="warning",
-                    message="images are taken as they are: RGB, 0 to 255, neither resized nor normalised",
-                    where=str(source),
-                    help="say what the network was trained on: --preprocess size=256,crop=224,mean=…,std=…",
-                )
-            ]
-        )
+        message = "images are taken as they are: RGB, 0 to 255, neither resized nor normalised"
+        help = "say what the network was trained on: --preprocess size=256,crop=224,mean=…,std=…"
+        tell([Diagnostic(code="E116", severity="warning", message=message, where=str(source), help=help)])
+    samples = open_samples(source, inputs, preprocess, limit)
+    tell(samples.warnings)
+    return samples
+
+
+MODELS = (".onnx", ".mlu", ".pt", ".pt2", ".pth", ".jit", ".ptl", ".torchscript")
+"""Suffixes of what is compiled, where an offline model is asked for."""
+
+
+def offline_model(path: Path, verb: str) -> Path:
+    """`path`, if it can be an offline model. Raises CompilerError E103 for a model that has yet to be compiled."""
+    if path.suffix.lower() in MODELS:
+        made = path.with_suffix(".cambricon").name
+        raise error(
+            "E103", f"is a model to be compiled; mluc {verb} takes the offline model that is made of it",
+            where=str(path), help=f"mluc compile {path} -o {made} --calibrate DATA && mluc {verb} {made} …",
+        )  # fmt: skip
+    return path
 
 
 @contextmanager

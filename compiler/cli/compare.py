@@ -54,13 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from compiler.compare import compare
-    from compiler.samples import open_samples
 
     arguments.load_passes(args)
     session = _session(args)
     reference = driver.prepare(arguments.load_model(args))
     inputs = arguments.inputs_of(reference)
-    samples = open_samples(args.data, inputs, _preprocess(args, session), args.images)
+    samples = arguments.open_data(args.data, inputs, _preprocess(args, session), args.images)
     twin, after = _twin(args, reference, samples, session)
     with arguments.progress("comparing", len(samples)) as done:
         found = compare(reference, twin, samples, done, session)

@@ -154,10 +154,8 @@ def _context(args: argparse.Namespace, watching: Any) -> Any:
 
 def _calibrate(args: argparse.Namespace, module: Any, preprocess: Any) -> Any:
     from compiler import driver
-    from compiler.samples import open_samples
 
-    arguments.tell_raw_images(args.calibrate, preprocess)
-    samples = open_samples(args.calibrate, arguments.inputs_of(module), preprocess, args.images)
+    samples = arguments.open_data(args.calibrate, arguments.inputs_of(module), preprocess, args.images)
     with arguments.progress("calibrating", len(samples)) as done:
         return driver.calibrate(module, samples, args.method, progress=done)
 

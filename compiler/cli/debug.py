@@ -125,11 +125,9 @@ def _reduce(args: argparse.Namespace) -> int:
 
 
 def _first_sample(args: argparse.Namespace, module: Any) -> Any:
-    from compiler.samples import open_samples
-
     if args.data is None:
         return None
-    samples = open_samples(args.data, arguments.inputs_of(module), None, 1)
+    samples = arguments.open_data(args.data, arguments.inputs_of(module), limit=1)
     try:
         return next(iter(samples))
     except StopIteration:

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from targets.mlu220.container import OfflineModel
 
     arguments.writable(args.output, args.file)
-    listing = disassemble(OfflineModel.load(args.file))
+    listing = disassemble(OfflineModel.load(arguments.offline_model(args.file, "disasm")))
     if args.output is None:
         sys.stdout.write(listing.text)
         if listing.blobs:

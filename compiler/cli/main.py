@@ -1,6 +1,6 @@
 """The command `mluc`: finds the verb, runs it, and turns faults into text and exit codes.
 
-Exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 internal. A verb is a module with
+Exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a crash. A verb is a module with
 `add_arguments(parser)` and `run(args) -> int`, imported only when it is used, so that `mluc --help` loads nothing
 heavy.
 """
@@ -13,8 +13,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from traceback import print_exception
 from types import ModuleType
 
+from compiler.cli.parser import Parser
 from compiler.errors import CompilerError, InternalError, did_you_mean
 
 VERBS = {
@@ -67,13 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _DESCRIPTION = """From a trained network to an offline model for the Cambricon MLU220, and a bit-exact simulator for it.
 The offline model is mluc's own documented format: it runs on the simulator, not on a card."""
 _EPILOG = """`mluc VERB --help` explains a verb.
-exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a mistake of mluc"""
+exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a crash, of mluc or of a pass"""
 
 
 def _run_verb(verb: str, words: Sequence[str]) -> int:
     place, summary = VERBS[verb]
     module: ModuleType = importlib.import_module(place)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"mluc {verb}", description=(module.__doc__ or summary).strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
@@ -104,7 +106,7 @@ def _run_verb(verb: str, words: Sequence[str]) -> int:
 
 def _faulty(fault: CompilerError, args: argparse.Namespace) -> int:
     if args.traceback:
-        raise fault
+        print_exception(fault)
     if getattr(args, "json", False):
         print(json.dumps({"ok": False, "faults": [d.as_dict() for d in fault.diagnostics]}, indent=2))
     print(fault, file=sys.stderr)
@@ -113,10 +115,12 @@ def _faulty(fault: CompilerError, args: argparse.Namespace) -> int:
 
 def _internal(fault: Exception, args: argparse.Namespace) -> int:
     if args.traceback:
-        raise fault
+        print_exception(fault)
     message = str(fault) if isinstance(fault, InternalError) else f"{type(fault).__name__}: {fault}"
-    print(f"mluc: internal error: {message}", file=sys.stderr)
-    print("  this is a mistake of mluc; --traceback shows where it happened", file=sys.stderr)
+    owner = fault.owner if isinstance(fault, InternalError) else ""
+    print(f"mluc: {'' if owner else 'internal error: '}{message}", file=sys.stderr)
+    more = "" if args.traceback else "; --traceback shows where it happened"
+    print(f"  this is a mistake of {owner or 'mluc'}{more}", file=sys.stderr)
     return INTERNAL
 
 

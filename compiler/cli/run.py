@@ -36,19 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from compiler.preprocess import Preprocess
-    from compiler.samples import Input, open_samples
+    from compiler.samples import Input
     from runtime.session import Session
 
     if args.tolerance is not None and args.against is None:
         raise error("E102", "--tolerance needs --against")
     arguments.writable(args.output, args.file, Path(args.inputs), args.against)
-    session = Session(args.file, threads=args.threads, engine=args.engine)
+    session = Session(arguments.offline_model(args.file, "run"), threads=args.threads, engine=args.engine)
     recorded = session.inputs[0].preprocessing if len(session.inputs) == 1 else {}
     stated = Preprocess.of(dict(recorded)) if recorded else None
     preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated
     inputs = [Input(r.name, r.shape, r.numpy) for r in session.inputs]
-    arguments.tell_raw_images(args.inputs, preprocess)
-    samples = open_samples(args.inputs, inputs, preprocess, args.images)
+    samples = arguments.open_data(args.inputs, inputs, preprocess, args.images)
     if not len(samples):
         raise error("E113", "there are no samples to run", where=str(args.inputs))
     reference = _Reference(args.against, session) if args.against else None

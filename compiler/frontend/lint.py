@@ -80,7 +80,7 @@ class LintReport:
         """The report as text: a summary, then every node that needs attention, grouped by operator and reason."""
         counts = Counter(n.status for n in self.nodes)
         lines = [f"{self.file}: {len(self.nodes)} nodes"]
-        lines += [f"  {counts[s]:5d} {text}" for s, text in STATUSES.items() if counts[s]]
+        lines += [f"  {counts[s]:5d} {text}: {self._operators(s)}" for s, text in STATUSES.items() if counts[s]]
         lines += [fault.render() for fault in self.faults]
         groups: dict[tuple[str, str, str, str], list[str]] = {}
         for node in self.nodes:
@@ -90,6 +90,11 @@ class LintReport:
             lines += [f"{status}: {operator}: {reason}", f"  nodes ({len(names)}): {', '.join(names)}"]
             lines += [f"  help: {remedy}"] if remedy else []
         return "\n".join(lines)
+
+    def _operators(self, status: str) -> str:
+        """How many nodes of each operator have a fate, the most first."""
+        found = Counter(n.operator for n in self.nodes if n.status == status)
+        return ", ".join(f"{operator} {count}" for operator, count in found.most_common())
 
 
 def lint(

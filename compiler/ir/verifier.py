@@ -441,6 +441,14 @@ def _kernels_have(attribute: str, level: str) -> Rule:
     return rule
 
 
+def _subnets_hold_kernels(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic]:
+    """Something must give a subnet's outputs, and after fuse-layers nothing but kernels does."""
+    for function in filter(is_subnet, module.functions.values()):
+        if len(function.body) > 1 and not any(op.op_name == "graph.kernel" for op in function.body):
+            first = next(iter(function.body))
+            yield excerpts.fault("E309", f"@{function.name} holds no kernel after fuse-layers", first)
+
+
 @dataclass(frozen=True)
 class Level:
     """What holds after a pass, besides what held before it."""
@@ -452,7 +460,7 @@ class Level:
 LEVELS = (
     Level("partition", (_static_shapes, _main_only_calls)),
     Level("legalize", (_only_families("mlu", "graph"), _no_zero_points)),
-    Level("fuse-layers", ()),
+    Level("fuse-layers", (_subnets_hold_kernels,)),
     Level("schedule", (_kernels_have("schedule", "schedule"),)),
     Level("plan-memory", (_kernels_have("placement", "plan-memory"),)),
 )

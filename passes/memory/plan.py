@@ -39,6 +39,7 @@ class PlanMemory(Pass):
 
     name = "plan-memory"
     requires_target = True
+    follows = "schedule"
     verify_level = "plan-memory"
     reorder: bool = True
     """Whether kernels may change places where fewer bytes are then alive at once."""

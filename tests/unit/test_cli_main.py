@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import compiler.cli.inspect as inspect_verb
@@ -32,7 +33,7 @@ def test_help_names_every_verb_and_the_exit_codes(command: Command):
     assert result.code == 0
     assert all(verb in result.out for verb in VERBS)
     assert "not on a card" in result.out
-    assert "70 a mistake of mluc" in result.out
+    assert "70 a crash, of mluc or of a pass" in result.out
 
 
 def test_help_loads_nothing_heavy():
@@ -148,8 +149,75 @@ def test_a_crash_of_a_pass_names_the_reproducer_it_wrote(command: Command, model
     )
     result = command("opt", model_file, "-p", "simplify,always-crashes", "--load-pass", "crash_pass.py")
     assert result.code == 70
+    assert "RuntimeError: on purpose (crash_pass.py, line 10)" in result.err
+    assert "this is a mistake of the pass 'always-crashes' of" in result.err and "mistake of mluc" not in result.err
     assert "mluc debug replay crash-always-crashes.mlu" in result.err
     assert Path("crash-always-crashes.mlu").is_file()
+
+
+def test_with_traceback_a_mistake_of_mluc_still_is_exit_code_70(command: Command, monkeypatch, capsys):
+    def broken(args):
+        raise ValueError("nonsense")
+
+    monkeypatch.setattr(inspect_verb, "run", broken)
+    code = main(["inspect", "--traceback", "x.onnx"])
+    told = capsys.readouterr().err
+    assert code == 70 and "Traceback" in told and "internal error: ValueError: nonsense" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("compile", "x.onnx", "-o", "y", "--calibrat", "z"), "--calibrate"),
+        (("profile", "x.cambricon", "--jsn"), "--json"),
+        (("run", "x.cambricon", "--inputs", "a.npz", "--tolerence=0.1"), "--tolerance"),
+        (("debug", "reduce", "x.mlu", "--check", "c", "--tiemout", "3"), "--timeout"),
+    ],
+)
+def test_a_misspelt_option_is_a_usage_error_with_a_suggestion(command: Command, words, option):
+    result = command(*words)
+    assert result.code == 2
+    assert f"did you mean {option}?" in result.err
+
+
+def test_an_option_like_no_other_gets_no_suggestion(command: Command):
+    result = command("inspect", "x.onnx", "--zzz")
+    assert result.code == 2 and "unrecognized arguments: --zzz" in result.err and "did you mean" not in result.err
+
+
+@pytest.mark.parametrize("words", [("run", "--inputs", "x.npz"), ("profile",), ("disasm",)], ids=lambda w: w[0])
+def test_a_model_where_an_offline_model_is_asked_for_is_told_how_to_compile_it(command: Command, model_file, words):
+    result = command(words[0], model_file, *words[1:])
+    assert result.code == 1
+    assert result.err.startswith("error[E103] is a model to be compiled")
+    assert f"mluc compile {model_file} -o {model_file.stem}.cambricon --calibrate DATA" in result.err
+
+
+def test_what_a_run_takes_for_granted_about_its_data_is_said(command: Command, offline: Path):
+    np.savez("pixels.npz", pictures=np.ones((2, 3, 8, 8), np.uint8))
+    result = command("run", offline, "--inputs", "pixels.npz")
+    assert result.code == 0
+    assert "array 'pictures' is taken for input 'image'" in result.err
+    assert "holds uint8, from 1 to 1; the input takes float32" in result.err
+
+
+def test_the_help_says_all_that_preprocessing_can_be_told(command: Command):
+    told = " ".join(command("compile", "--help").out.split())
+    assert "(pixel * scale - mean) / std" in told
+    assert all(f"{key}:" in told or f"{key}," in told for key in ("size", "crop", "scale", "mean", "std", "order"))
+
+
+def test_lint_of_a_sound_model_lists_its_operators(command: Command, model_file: Path):
+    result = command("lint", model_file)
+    assert result.code == 0
+    assert "can be compiled" in result.out and "Conv 1" in result.out and "GlobalAveragePool 1" in result.out
+
+
+def test_a_pass_before_those_it_needs_says_which_must_come_first(command: Command, model_file: Path):
+    result = command("opt", model_file, "-p", "prepare,schedule")
+    assert result.code == 1
+    assert "pass 'schedule' comes after 'fuse-layers'; pass 'partition' has not been run yet" in result.err
+    assert "'prepare,quantize,mlu220'" in result.err
 
 
 def test_a_closed_pipe_is_no_fault(offline: Path):

@@ -119,3 +119,35 @@ def test_real_samples_are_counted_and_come_in_order(rows, batch, limit):
     assert samples.total == wanted
     joined = np.concatenate([s["x"] for s in samples])[: samples.total, 0]
     assert joined.tolist() == list(range(wanted))
+
+
+# -- what is taken for granted is said -------------------------------------------------------------------------------
+def test_an_only_array_of_another_name_is_taken_with_a_warning(tmp_path):
+    path = saved(tmp_path, pictures=np.zeros((3, 2)))
+    (warning,) = open_samples(path, [Input("x", (1, 2), F32)]).warnings
+    assert "'pictures' is taken for input 'x'" in warning.message and warning.severity == "warning"
+
+
+def test_an_array_saved_without_a_name_needs_no_warning(tmp_path):
+    np.savez(tmp_path / "x.npz", np.zeros((3, 2)))
+    assert not open_samples(tmp_path / "x.npz", [Input("x", (1, 2), F32)]).warnings
+
+
+def test_arrays_that_nothing_takes_are_named(tmp_path):
+    path = saved(tmp_path, x=np.zeros((3, 2)), labels=np.zeros(3))
+    (warning,) = open_samples(path, [Input("x", (1, 2), F32)]).warnings
+    assert warning.message == "no input takes array 'labels'"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_integers_for_an_input_of_reals_are_taken_as_they_are_with_a_warning(tmp_path, dtype):
+    path = saved(tmp_path, x=np.array([[0, 120]], dtype))
+    samples = open_samples(path, [Input("x", (1, 2), F32)])
+    (warning,) = samples.warnings
+    assert f"holds {np.dtype(dtype)}, from 0 to 120; the input takes float32" in warning.message
+    assert next(iter(samples))["x"].tolist() == [[0.0, 120.0]]
+
+
+def test_doubles_for_floats_and_integers_for_integers_need_no_warning(tmp_path):
+    path = saved(tmp_path, x=np.zeros((3, 2)), n=np.zeros((3, 1), np.int32))
+    assert not open_samples(path, [Input("x", (1, 2), F32), Input("n", (1, 1), np.dtype(np.int64))]).warnings
