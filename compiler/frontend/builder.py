@@ -63,7 +63,7 @@ class Builder:
     ) -> list[Value] | None:
         op = op_class(*operands, **attributes)
         try:
-            if not foldable(op) or _grows(op):
+            if not foldable(op) or _grows(op) or any(r.type.quant is not None for r in op.results):
                 return None
             arrays = [v.data if isinstance(v, Constant) else None for v in operands]
             results = evaluate_op(op, arrays)
@@ -111,6 +111,9 @@ class Builder:
 
 
 def _grows(op: Op) -> bool:
+    """Whether an op makes many more elements than it takes; what has no known size is made of what it takes."""
+    if not all(r.type.is_static for r in op.results):
+        return False
     made = sum(math.prod(r.type.static_shape) for r in op.results)
     taken = sum(math.prod(v.type.static_shape) for v in op.inputs)
     return made > max(taken, GROWTH_LIMIT)

@@ -1,0 +1,496 @@
+"""Rows that move elements: views, joins, cuts, repetition, padding, and the rearrangements built of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from compiler.frontend.aten.call import Call
+from compiler.frontend.aten.promotion import together
+from compiler.frontend.aten.registry import aten
+from compiler.frontend.records import Malformed, Unsupported
+from compiler.ir.core import Value
+from compiler.ops import nn, tensor
+
+KEEP = {"quantised": "keep"}
+
+
+# -- views -------------------------------------------------------------------------------------------------------------
+@aten("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy", "aten::_reshape_alias", **KEEP)
+def reshape(c: Call, self: Any, shape: Any, *strides: Any) -> Any:
+    x = c.tensor(self)
+    wanted = list(c.integers(shape, "the shape"))
+    if wanted.count(-1) == 1:
+        known = prod(d for d in wanted if d != -1)
+        if known and x.type.elements % known == 0:
+            wanted[wanted.index(-1)] = x.type.elements // known
+    return c.reshape(x, wanted)
+
+
+@aten("aten::view.dtype", **KEEP)
+def view_dtype(c: Call, self: Any, dtype: Any) -> Any:
+    raise Unsupported("reads the bits of a tensor as another type", "convert the values with .to(dtype)")
+
+
+@aten("aten::view_as", "aten::reshape_as", **KEEP)
+def reshape_as(c: Call, self: Any, other: Any) -> Any:
+    return c.reshape(c.tensor(self), c.shape(other))
+
+
+@aten("aten::flatten", **KEEP)
+def flatten(c: Call, self: Any, start_dim: Any = 0, end_dim: Any = -1) -> Any:
+    shape = c.shape(self)
+    if not shape:
+        return c.reshape(self, (1,))
+    start, end = c.axis(start_dim, len(shape)), c.axis(end_dim, len(shape))
+    return c.reshape(self, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+@aten("aten::ravel", **KEEP)
+def ravel(c: Call, self: Any) -> Any:
+    return c.reshape(self, (c.tensor(self).type.elements,))
+
+
+@aten("aten::unflatten", **KEEP)
+def unflatten(c: Call, self: Any, dim: Any, sizes: Any, names: Any = None) -> Any:
+    shape = c.shape(self)
+    axis = c.axis(dim, len(shape))
+    return reshape(c, self, [*shape[:axis], *_filled(c.integers(sizes, "the sizes"), shape[axis]), *shape[axis + 1 :]])
+
+
+def _filled(sizes: Sequence[int], total: int) -> list[int]:
+    """Sizes whose product is `total`, with -1 replaced."""
+    known = prod(s for s in sizes if s != -1)
+    return [total // known if s == -1 and known else s for s in sizes]
+
+
+@aten("aten::squeeze", "aten::squeeze_copy", **KEEP)
+def squeeze(c: Call, self: Any, dim: Any = None) -> Any:
+    """Axes of more than one element stay, even where they are named."""
+    shape = c.shape(self)
+    axes = () if isinstance(dim, list | tuple) and not dim else c.axes(dim, len(shape))
+    return c.reshape(self, [d for i, d in enumerate(shape) if i not in axes or d != 1])
+
+
+@aten("aten::unsqueeze", "aten::unsqueeze_copy", **KEEP)
+def unsqueeze(c: Call, self: Any, dim: Any) -> Any:
+    shape = list(c.shape(self))
+    shape.insert(c.axis(dim, len(shape) + 1), 1)
+    return c.reshape(self, shape)
+
+
+@aten("aten::permute", "aten::permute_copy", **KEEP)
+def permute(c: Call, self: Any, dims: Any) -> Any:
+    x = c.tensor(self)
+    perm = tuple(c.axis(d, x.type.rank) for d in c.integers(dims, "the dimensions"))
+    return x if perm == tuple(range(x.type.rank)) else c.emit(tensor.Transpose, x, perm=perm)
+
+
+@aten("aten::transpose", "aten::transpose_copy", "aten::swapaxes", "aten::swapdims", **KEEP)
+def transpose(c: Call, self: Any, dim0: Any, dim1: Any) -> Any:
+    rank = len(c.shape(self))
+    if rank == 0:
+        return self
+    a, b = c.axis(dim0, rank), c.axis(dim1, rank)
+    order = list(range(rank))
+    order[a], order[b] = b, a
+    return permute(c, self, order)
+
+
+@aten("aten::t", "aten::numpy_T", "aten::mT", "aten::t_copy", "aten::adjoint", **KEEP)
+def matrix_transpose(c: Call, self: Any) -> Any:
+    rank = len(c.shape(self))
+    if c.base == "numpy_T":
+        return permute(c, self, list(reversed(range(rank))))
+    return transpose(c, self, -1, -2) if rank > 1 else self
+
+
+@aten("aten::movedim", "aten::moveaxis", **KEEP)
+def move_axes(c: Call, self: Any, source: Any, destination: Any) -> Any:
+    rank = len(c.shape(self))
+    origins = [c.axis(s, rank) for s in c.integers(source, "the source")]
+    targets = [c.axis(d, rank) for d in c.integers(destination, "the destination")]
+    rest = iter(i for i in range(rank) if i not in origins)
+    placed = dict(zip(targets, origins, strict=True))
+    return permute(c, self, [placed[i] if i in placed else next(rest) for i in range(rank)])
+
+
+# -- joins -------------------------------------------------------------------------------------------------------------
+@aten("aten::cat", "aten::concat", "aten::concatenate", quantised="keep")
+def cat(c: Call, tensors: Any, dim: Any = 0) -> Any:
+    """Empty one-dimensional tensors are left out, as torch does; quantised ones of different scales meet as reals."""
+    values = [c.tensor(v) for v in tensors]
+    if not values:
+        raise Malformed("joins no tensors")
+    if any(v.type.quant is not None for v in values):
+        return _cat_quantised(c, values, dim)
+    values = together(c, *values)
+    axis = c.axis(dim, max(v.type.rank for v in values))
+    filled = [v for v in values if v.type.static_shape != (0,) and v.type.static_shape[axis] != 0] or values[:1]
+    return filled[0] if len(filled) == 1 else c.emit(tensor.Concat, *filled, axis=axis)
+
+
+def _cat_quantised(c: Call, values: list[Value], dim: Any) -> Value:
+    from compiler.frontend.aten.quantized import dequantised, requantised
+
+    if all(v.type.quant == values[0].type.quant for v in values):
+        return c.emit(tensor.Concat, *values, axis=c.axis(dim, values[0].type.rank))
+    like = c.first_quantised(values)
+    return requantised(c, cat(c, dequantised(c, values), dim), like)
+
+
+@aten("aten::stack", **KEEP)
+def stack(c: Call, tensors: Any, dim: Any = 0) -> Any:
+    return cat(c, [unsqueeze(c, v, dim) for v in tensors], dim)
+
+
+@aten("aten::hstack", "aten::vstack", "aten::dstack", "aten::row_stack", "aten::column_stack", **KEEP)
+def stack_by_name(c: Call, tensors: Any) -> Any:
+    """NumPy's joins: along axis 0 of at least 2-D tensors, axis 1 (0 of vectors), or axis 2 of at least 3-D ones."""
+    ranks = [len(c.shape(v)) for v in tensors]
+    if c.base == "hstack":
+        flat = [c.reshape(v, (1,)) if r == 0 else v for v, r in zip(tensors, ranks, strict=True)]
+        return cat(c, flat, 0 if max(ranks) < 2 else 1)
+    if c.base == "column_stack":
+        columns = [c.reshape(v, (v.type.elements, 1)) if r < 2 else v for v, r in zip(tensors, ranks, strict=True)]
+        return cat(c, columns, 1)
+    if c.base == "dstack":
+        return cat(c, [_lifted_last(c, v) for v in tensors], 2)
+    return cat(c, [c.reshape(v, (1, v.type.elements)) if r < 2 else v for v, r in zip(tensors, ranks, strict=True)], 0)
+
+
+def _lifted_last(c: Call, x: Value) -> Value:
+    shape = c.shape(x)
+    return c.reshape(x, ((1,) * (2 - len(shape)) + shape + (1,)) if len(shape) < 3 else shape)
+
+
+# -- cuts --------------------------------------------------------------------------------------------------------------
+def cut(c: Call, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:
+    """`size` elements from `start` on along one axis."""
+    shape = list(x.type.static_shape)
+    if size == shape[axis] and step == 1:
+        return x
+    starts, steps = [0] * len(shape), [1] * len(shape)
+    starts[axis], shape[axis], steps[axis] = (start if size else 0), size, step
+    return c.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps)
+
+
+@aten("aten::slice", "aten::slice_copy", quantised="keep")
+def slice_axis(c: Call, self: Any, dim: Any = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
+    if isinstance(self, list | tuple | str):  # aten::slice of lists: (list, start, end, step)
+        return self[slice(dim, start, end if end is not None else 1)]
+    shape = c.shape(self)
+    axis = c.axis(dim, len(shape))
+    first = None if start is None else c.integer(start, "the start")
+    last = None if end is None else c.integer(end, "the end")
+    found = range(*slice(first, last, c.integer(step, "the step")).indices(shape[axis]))
+    return cut(c, self, axis, found.start, len(found), found.step)
+
+
+@aten("aten::narrow", "aten::narrow_copy", **KEEP)
+def narrow(c: Call, self: Any, dim: Any, start: Any, length: Any) -> Any:
+    axis = c.axis(dim, len(c.shape(self)))
+    first = c.integer(start, "the start")
+    first += c.shape(self)[axis] if first < 0 else 0
+    return cut(c, self, axis, first, c.integer(length, "the length"))
+
+
+@aten("aten::select", "aten::select_copy", **KEEP)
+def select(c: Call, self: Any, dim: Any, index: Any) -> Any:
+    shape = c.shape(self)
+    axis, at = c.axis(dim, len(shape)), c.integer(index, "the index")
+    if not -shape[axis] <= at < shape[axis]:
+        raise Malformed(f"index {at} is out of range for {shape[axis]} elements")
+    return c.reshape(cut(c, self, axis, at % shape[axis], 1), shape[:axis] + shape[axis + 1 :])
+
+
+def _parts(c: Call, x: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+    found, start = [], 0
+    for size in sizes:
+        found.append(cut(c, x, axis, start, size))
+        start += size
+    if start != x.type.shape[axis]:
+        raise Malformed(f"cannot split {x.type.shape[axis]} elements into {list(sizes)}")
+    return found
+
+
+@aten("aten::split", "aten::unsafe_split", "aten::split_copy", "aten::split_with_sizes",
+      "aten::unsafe_split_with_sizes", "aten::split_with_sizes_copy", **KEEP)  # fmt: skip
+def split(c: Call, self: Any, split_size: Any = None, dim: Any = 0, **named: Any) -> Any:
+    """Into parts of one size, the last perhaps smaller, or of listed sizes."""
+    wanted = named.get("split_sizes", named.get("split_size_or_sections", split_size))
+    axis = c.axis(dim, len(c.shape(self)))
+    if isinstance(wanted, list | tuple):
+        return _parts(c, self, axis, c.integers(wanted, "the sizes"))
+    total, size = c.shape(self)[axis], c.integer(wanted, "the size")
+    if size < 1:
+        raise Malformed(f"splits into parts of {size}")
+    return _parts(c, self, axis, [min(size, total - at) for at in range(0, total, size)] or [0])
+
+
+@aten("aten::chunk", "aten::unsafe_chunk", **KEEP)
+def chunk(c: Call, self: Any, chunks: Any, dim: Any = 0) -> Any:
+    total = c.shape(self)[c.axis(dim, len(c.shape(self)))]
+    return split(c, self, max(-(-total // c.integer(chunks, "the number of parts")), 1), dim)
+
+
+@aten("aten::tensor_split", "aten::hsplit", "aten::vsplit", **KEEP)
+def tensor_split(c: Call, self: Any, sections: Any, dim: Any = 0) -> Any:
+    """Into parts as equal as can be, or at listed places."""
+    rank = len(c.shape(self))
+    axis = {"hsplit": 1 if rank > 1 else 0, "vsplit": 0}.get(c.base, c.axis(dim, rank))
+    total = c.shape(self)[axis]
+    if isinstance(sections, list | tuple):
+        places = [0, *(min(max(p + total if p < 0 else p, 0), total) for p in c.integers(sections, "indices")), total]
+        return _parts(c, self, axis, [b - a for a, b in pairwise(places)])
+    count = c.integer(sections, "the number of parts")
+    return _parts(c, self, axis, [total // count + (i < total % count) for i in range(count)])
+
+
+@aten("aten::unbind", "aten::unbind_copy", **KEEP)
+def unbind(c: Call, self: Any, dim: Any = 0) -> Any:
+    return [select(c, self, dim, i) for i in range(c.shape(self)[c.axis(dim, len(c.shape(self)))])]
+
+
+@aten("aten::tril", "aten::triu")
+def triangle(c: Call, self: Any, diagonal: Any = 0) -> Any:
+    return c.emit(tensor.Trilu, c.tensor(self), upper=c.base == "triu", k=c.integer(diagonal, "the diagonal"))
+
+
+@aten("aten::diagonal", "aten::diagonal_copy", "aten::linalg_diagonal", **KEEP)
+def diagonal(c: Call, self: Any, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Any:
+    """A gather along the two axes taken as one."""
+    rank = len(c.shape(self))
+    a, b = c.axis(dim1, rank), c.axis(dim2, rank)
+    rest = [i for i in range(rank) if i not in (a, b)]
+    x = permute(c, self, [*rest, a, b])
+    *lead, rows, columns = c.shape(x)
+    places = np.diagonal(np.arange(rows * columns).reshape(rows, columns), c.integer(offset, "the offset"))
+    return c.emit(tensor.Gather, c.reshape(x, (*lead, rows * columns)), c.constant(places.copy()), axis=len(lead))
+
+
+# -- repetition --------------------------------------------------------------------------------------------------------
+@aten("aten::expand", "aten::broadcast_to", "aten::expand_copy", **KEEP)
+def expand(c: Call, self: Any, size: Any, implicit: bool = False) -> Any:
+    """-1 keeps an axis."""
+    shape, wanted = c.shape(self), list(c.integers(size, "the shape"))
+    lead = len(wanted) - len(shape)
+    wanted = [shape[i - lead] if d == -1 and i >= lead else d for i, d in enumerate(wanted)]
+    return self if tuple(wanted) == shape else c.emit(tensor.BroadcastTo, self, shape=tuple(wanted))
+
+
+@aten("aten::expand_as", **KEEP)
+def expand_as(c: Call, self: Any, other: Any) -> Any:
+    return expand(c, self, c.shape(other))
+
+
+@aten("aten::broadcast_tensors", **KEEP)
+def broadcast_tensors(c: Call, tensors: Any) -> Any:
+    shape = np.broadcast_shapes(*(c.shape(v) for v in tensors))
+    return [expand(c, v, shape) for v in tensors]
+
+
+@aten("aten::meshgrid", **KEEP)
+def meshgrid(c: Call, tensors: Any, indexing: str = "ij") -> Any:
+    """Each vector along an axis of its own; indexing xy exchanges the first two axes."""
+    sizes = [v.type.elements for v in tensors]
+    grids = []
+    for i, v in enumerate(tensors):
+        row = c.reshape(v, [sizes[j] if j == i else 1 for j in range(len(sizes))])
+        grid = expand(c, row, sizes)
+        grids.append(transpose(c, grid, 0, 1) if indexing == "xy" and len(sizes) > 1 else grid)
+    return grids
+
+
+@aten("aten::repeat", "aten::tile", **KEEP)
+def repeat(c: Call, self: Any, repeats: Any) -> Any:
+    """One entry per axis, for new leading axes too; tile may have fewer."""
+    shape, counts = c.shape(self), c.integers(repeats, "the repeats")
+    if len(counts) < len(shape):
+        if c.base == "repeat":
+            raise Malformed(f"{len(counts)} repeats for a tensor of rank {len(shape)}")
+        counts = (1,) * (len(shape) - len(counts)) + counts
+    x = c.reshape(self, (1,) * (len(counts) - len(shape)) + shape)
+    return x if all(r == 1 for r in counts) else c.emit(tensor.Tile, x, repeats=counts)
+
+
+@aten("aten::repeat_interleave", **KEEP)
+def repeat_interleave(c: Call, self: Any, repeats: Any, dim: Any = None, output_size: Any = None) -> Any:
+    """Each element several times in place: a gather by known places."""
+    x = c.tensor(self)
+    if dim is None:
+        x, dim = ravel(c, x), 0
+    axis = c.axis(dim, x.type.rank)
+    places = np.repeat(np.arange(x.type.static_shape[axis]), c.known(repeats, "the repeats").reshape(-1))
+    return c.emit(tensor.Gather, x, c.constant(places), axis=axis)
+
+
+@aten("aten::roll", **KEEP)
+def roll(c: Call, self: Any, shifts: Any, dims: Any = ()) -> Any:
+    x, moves = c.tensor(self), c.integers(shifts, "the shifts")
+    if isinstance(dims, list | tuple) and not dims:
+        return c.reshape(roll(c, ravel(c, x), moves, [0]), x.type.static_shape)
+    for shift, dim in zip(moves, c.integers(dims, "the dimensions"), strict=True):
+        axis = c.axis(dim, x.type.rank)
+        size = x.type.static_shape[axis]
+        at = -shift % size if size else 0
+        if at:
+            x = c.emit(tensor.Concat, cut(c, x, axis, at, size - at), cut(c, x, axis, 0, at), axis=axis)
+    return x
+
+
+@aten("aten::flip", "aten::fliplr", "aten::flipud", **KEEP)
+def flip(c: Call, self: Any, dims: Any = None) -> Any:
+    x = c.tensor(self)
+    shape, listed = x.type.static_shape, {"fliplr": (1,), "flipud": (0,)}.get(c.base, dims)
+    axes = {c.axis(d, len(shape)) for d in c.integers(listed, "the dimensions")}
+    starts = [d - 1 if i in axes and d else 0 for i, d in enumerate(shape)]
+    steps = [-1 if i in axes and d else 1 for i, d in enumerate(shape)]
+    return c.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps) if axes else x
+
+
+@aten("aten::rot90", **KEEP)
+def rotate(c: Call, self: Any, k: Any = 1, dims: Any = (0, 1)) -> Any:
+    a, b = c.integers(dims, "the dimensions")
+    turns = c.integer(k, "the number of turns") % 4
+    if turns == 2:
+        return _flipped(c, _flipped(c, self, a), b)
+    if turns == 0:
+        return self
+    turned = transpose(c, self, a, b)
+    return _flipped(c, turned, a if turns == 1 else b)
+
+
+def _flipped(c: Call, x: Value, axis: int) -> Value:
+    size = x.type.static_shape[axis]
+    return cut(c, x, c.axis(axis, x.type.rank), size - 1, size, -1)
+
+
+# -- padding -----------------------------------------------------------------------------------------------------------
+MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded(c: Call, x: Value, pad: Any, mode: str, value: Any) -> Value:
+    """torch lists (before, after) from the last axis on; negative entries cut."""
+    listed, rank = c.integers(pad, "the padding"), x.type.rank
+    if len(listed) % 2 or len(listed) > 2 * rank:
+        raise Malformed(f"{len(listed)} pads for a tensor of rank {rank}")
+    before, after = [0] * rank, [0] * rank
+    for i in range(len(listed) // 2):
+        before[rank - 1 - i], after[rank - 1 - i] = listed[2 * i], listed[2 * i + 1]
+    for axis in range(rank):
+        first, last = max(-before[axis], 0), max(-after[axis], 0)
+        x = cut(c, x, axis, first, x.type.static_shape[axis] - first - last)
+    pads = tuple(max(p, 0) for p in (*before, *after))
+    filler = 0.0 if value is None else float(c.number(value, "the padding value"))
+    return c.emit(tensor.Pad, x, pads=pads, mode=MODES[mode], value=filler) if any(pads) else x
+
+
+@aten("aten::pad", **KEEP)
+def pad(c: Call, self: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    if mode not in MODES:
+        raise Malformed(f"mode is {mode!r}")
+    return padded(c, c.tensor(self), pad, mode, value)
+
+
+@aten("aten::constant_pad_nd", **KEEP)
+def constant_pad(c: Call, self: Any, pad: Any, value: Any = 0) -> Any:
+    return padded(c, c.tensor(self), pad, "constant", value)
+
+
+@aten("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d", "aten::replication_pad1d",
+      "aten::replication_pad2d", "aten::replication_pad3d", "aten::_pad_circular", **KEEP)  # fmt: skip
+def border_pad(c: Call, self: Any, padding: Any) -> Any:
+    mode = "circular" if "circular" in c.name else "reflect" if "reflection" in c.name else "replicate"
+    return padded(c, c.tensor(self), padding, mode, None)
+
+
+@aten("aten::_pad_enum", **KEEP)
+def pad_enum(c: Call, self: Any, pad: Any, mode: int, value: Any = None) -> Any:
+    return padded(c, c.tensor(self), pad, ["constant", "reflect", "replicate", "circular"][mode], value)
+
+
+# -- channels and pixels -----------------------------------------------------------------------------------------------
+def _as_images(c: Call, x: Value) -> Value:
+    """x with its leading axes made one batch axis."""
+    *lead, channels, h, w = x.type.static_shape
+    return c.reshape(x, (prod(lead), channels, h, w))
+
+
+@aten("aten::pixel_shuffle", **KEEP)
+def pixel_shuffle(c: Call, self: Any, upscale_factor: Any) -> Any:
+    factor = c.integer(upscale_factor, "the factor")
+    y = c.emit(nn.DepthToSpace, _as_images(c, self), block_size=factor, mode="CRD")
+    return c.reshape(y, (*c.shape(self)[:-3], *c.shape(y)[1:]))
+
+
+@aten("aten::pixel_unshuffle", **KEEP)
+def pixel_unshuffle(c: Call, self: Any, downscale_factor: Any) -> Any:
+    b = c.integer(downscale_factor, "the factor")
+    *lead, channels, h, w = c.shape(self)
+    blocks = c.reshape(self, (prod(lead) * channels, h // b, b, w // b, b))
+    moved = c.emit(tensor.Transpose, blocks, perm=(0, 2, 4, 1, 3))
+    return c.reshape(moved, (*lead, channels * b * b, h // b, w // b))
+
+
+@aten("aten::channel_shuffle", "aten::native_channel_shuffle", **KEEP)
+def channel_shuffle(c: Call, self: Any, groups: Any) -> Any:
+    count, (n, channels, *rest) = c.integer(groups, "the number of groups"), c.shape(self)
+    grouped = c.reshape(self, (n, count, channels // count, prod(rest)))
+    return c.reshape(c.emit(tensor.Transpose, grouped, perm=(0, 2, 1, 3)), c.shape(self))
+
+
+# -- windows as axes ---------------------------------------------------------------------------------------------------
+@aten("aten::unfold", "aten::unfold_copy", **KEEP)
+def unfold(c: Call, self: Any, dimension: Any, size: Any, step: Any) -> Any:
+    """Windows along an axis, their elements along a new last axis."""
+    shape = c.shape(self)
+    axis = c.axis(dimension, len(shape))
+    length, stride = c.integer(size, "the size"), c.integer(step, "the step")
+    count = (shape[axis] - length) // stride + 1
+    places = np.arange(count)[:, None] * stride + np.arange(length)
+    x = c.emit(tensor.Gather, self, c.constant(places), axis=axis)
+    return move_axes(c, x, axis + 1, -1)
+
+
+def _places(size: int, kernel: int, stride: int, dilation: int) -> np.ndarray:
+    """[kernel, outputs]: the elements of a padded axis that windows cover."""
+    outputs = (size - (kernel - 1) * dilation - 1) // stride + 1
+    return np.arange(kernel)[:, None] * dilation + np.arange(outputs)[None, :] * stride
+
+
+def _two(c: Call, value: Any, what: str) -> tuple[int, int]:
+    found = c.integers(value, what)
+    return (found[0], found[-1])
+
+
+@aten("aten::im2col", **KEEP)
+def im2col(c: Call, self: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """[n, c, h, w] to [n, c*kh*kw, windows]: two gathers."""
+    pads = _two(c, padding, "the padding")
+    x = padded(c, c.tensor(self), [pads[1], pads[1], pads[0], pads[0]], "constant", None)
+    n, channels, h, w = c.shape(x)
+    (kh, kw), strides = _two(c, kernel_size, "the kernel size"), _two(c, stride, "the stride")
+    dilations = _two(c, dilation, "the dilation")
+    rows, columns = _places(h, kh, strides[0], dilations[0]), _places(w, kw, strides[1], dilations[1])
+    x = c.emit(tensor.Gather, x, c.constant(rows), axis=2)
+    x = c.emit(tensor.Gather, x, c.constant(columns), axis=4)
+    x = c.emit(tensor.Transpose, x, perm=(0, 1, 2, 4, 3, 5))
+    return c.reshape(x, (n, channels * kh * kw, rows.shape[1] * columns.shape[1]))
+
+
+@aten("aten::as_strided", "aten::as_strided_copy", **KEEP)
+def as_strided(c: Call, self: Any, size: Any, stride: Any, storage_offset: Any = None) -> Any:
+    """A gather over the tensor's elements in row-major order, which is how they lie unless a view came before."""
+    sizes, strides = c.integers(size, "the size"), c.integers(stride, "the stride")
+    places = np.full(sizes, 0 if storage_offset is None else c.integer(storage_offset, "the offset"), np.int64)
+    for axis, step in enumerate(strides):
+        places += (np.arange(sizes[axis]) * step).reshape([-1 if i == axis else 1 for i in range(len(sizes))])
+    flat = ravel(c, self)
+    if places.size == flat.type.elements and (places.reshape(-1) == np.arange(places.size)).all():
+        return c.reshape(flat, sizes)
+    return c.emit(tensor.Gather, flat, c.constant(places), axis=0)

@@ -1,0 +1,75 @@
+"""Rows that order elements: all of them are the k largest or smallest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from compiler.frontend.aten.call import Call
+from compiler.frontend.aten.moving import cut, select
+from compiler.frontend.aten.registry import aten
+from compiler.frontend.records import Unsupported
+from compiler.ir.core import Constant, Value
+from compiler.ir.types import DType
+from compiler.ops import tensor
+
+
+def ordered(c: Call, x: Value, k: int, axis: int, largest: bool) -> tuple[Value, Value]:
+    if x.type.rank == 0:
+        return x, c.constant(0, DType.I64)
+    values, places = c.emit_all(tensor.TopK, x, k=k, axis=axis, largest=largest)
+    return values, places
+
+
+@aten("aten::topk")
+def topk(c: Call, self: Any, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Any:
+    x = c.tensor(self)
+    return ordered(c, x, c.integer(k, "k"), c.axis(dim, x.type.rank), bool(largest))
+
+
+@aten("aten::sort", "aten::msort", "aten::argsort")
+def sort(c: Call, self: Any, *args: Any, **named: Any) -> Any:
+    """Equal elements keep their order. Overload `stable` has the flag before the axis, or by keyword."""
+    x = c.tensor(self)
+    given = list(args)
+    if c.overload == "stable" and given and (given[0] is None or isinstance(given[0], bool)):
+        given.pop(0)
+    dim = named.get("dim", given[0] if given else (0 if c.base == "msort" else -1))
+    descending = named.get("descending", given[1] if len(given) > 1 else False)
+    axis = c.axis(dim, x.type.rank)
+    k = x.type.static_shape[axis] if x.type.rank else 1
+    values, places = ordered(c, x, k, axis, bool(descending))
+    return {"sort": (values, places), "msort": values, "argsort": places}[c.base]
+
+
+@aten("aten::kthvalue")
+def kth_value(c: Call, self: Any, k: Any, dim: Any = -1, keepdim: Any = False) -> Any:
+    x, count = c.tensor(self), c.integer(k, "k")
+    axis = c.axis(dim, x.type.rank)
+    found = ordered(c, x, count, axis, False)
+    last = [cut(c, v, axis, count - 1, 1) for v in found]
+    return tuple(last if keepdim else (select(c, v, axis, 0) for v in last))
+
+
+@aten("aten::median")
+def median(c: Call, self: Any, dim: Any = None, keepdim: Any = False) -> Any:
+    """The lower one of the two in the middle."""
+    x = c.tensor(self)
+    if dim is None:
+        flat = c.reshape(x, (x.type.elements,))
+        return kth_value(c, flat, (x.type.elements + 1) // 2, 0)[0]
+    size = x.type.static_shape[c.axis(dim, x.type.rank)]
+    return kth_value(c, x, (size + 1) // 2, dim, keepdim)
+
+
+@aten("aten::unique_consecutive", "aten::_unique2", "aten::unique_dim", "aten::bincount", "aten::histc",
+      "aten::unique")  # fmt: skip
+def counted(c: Call, self: Any, *args: Any, **named: Any) -> Any:
+    """The sizes of their results depend on the data, so that must be known."""
+    if not isinstance(self, Constant) or c.base not in ("_unique2", "bincount"):
+        raise Unsupported("the size of its result depends on the network's data", "cut the model before it")
+    if c.base == "bincount":
+        return c.constant(np.bincount(self.data))
+    values, inverse, counts = np.unique(self.data, return_inverse=True, return_counts=True)
+    return c.constant(values), c.constant(inverse.reshape(self.data.shape)), c.constant(counts)
