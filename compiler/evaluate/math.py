@@ -26,7 +26,8 @@ EXACT: dict[str, Callable[..., Any]] = {
     "sign": np.sign, "reciprocal": np.reciprocal, "where": np.where, "isnan": np.isnan, "isinf": np.isinf,
     "equal": np.equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater,
     "greater_equal": np.greater_equal, "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor,
-    "not": np.logical_not,
+    "not": np.logical_not, "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor,
+    "bitwise_not": np.bitwise_not,
 }  # fmt: skip
 LIBM: dict[str, Callable[..., Any]] = {
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin,
@@ -38,6 +39,46 @@ for _name, _function in EXACT.items():
     _register(f"math.{_name}", _function, folds=True)
 for _name, _function in LIBM.items():
     _register(f"math.{_name}", _function, folds=False)
+
+
+def _shifted(function: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shifts by the width or more, which C leaves open, leave nothing, or the sign where a signed one goes down. A
+    negative number of places counts as its unsigned reading, so as more than the width."""
+    width, unsigned = a.dtype.itemsize * 8, b.view(np.dtype(f"u{b.dtype.itemsize}"))
+    beyond = a < 0 if function is np.right_shift else np.zeros((), bool)
+    small = np.minimum(unsigned, width - 1).astype(b.dtype)
+    return np.where(unsigned < width, function(a, small), np.where(beyond, -1, 0).astype(a.dtype))
+
+
+@evaluator("math.shift_left", folds=True)
+def shift_left(op: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _shifted(np.left_shift, a, b)
+
+
+@evaluator("math.shift_right", folds=True)
+def shift_right(op: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _shifted(np.right_shift, a, b)
+
+
+@evaluator("math.bitcast", folds=True)
+def bitcast(op: Op, x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(op.to.numpy).reshape(x.shape)  # type: ignore[attr-defined]
+
+
+@evaluator("math.det", widens=True)
+def det(op: Op, x: np.ndarray) -> np.ndarray:
+    return np.linalg.det(x)
+
+
+@evaluator("math.dft", widens=True)
+def dft(op: Op, x: np.ndarray) -> np.ndarray:
+    axis = op.axis % x.ndim  # type: ignore[attr-defined]
+    signal = x[..., 0] if x.shape[-1] == 1 else x[..., 0] + 1j * x[..., 1].astype(x.dtype)
+    if op.inverse and op.onesided:  # type: ignore[attr-defined]
+        return np.fft.irfft(signal, op.length, axis)[..., None].astype(x.dtype)  # type: ignore[attr-defined]
+    found = (np.fft.ifft if op.inverse else np.fft.fft)(signal, op.length, axis)  # type: ignore[attr-defined]
+    parts = np.stack([found.real, found.imag], axis=-1).astype(x.dtype)
+    return parts[(slice(None),) * axis + (slice(op.result.type.shape[axis]),)]  # type: ignore[attr-defined]
 
 
 @evaluator("math.rsqrt", folds=True, widens=True)

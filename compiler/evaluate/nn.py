@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from compiler.evaluate import activation, normalization, recurrent, resize
+from compiler.evaluate import activation, normalization, recurrent, resize, vision
 from compiler.evaluate.convolution import Window, convolve, convolve_transposed, exact_float
 from compiler.evaluate.registry import evaluator, steps_of
 from compiler.ir.core import Op
 from compiler.ir.types import QuantType
 from compiler.ops import nn as ops
 
-__all__ = ["activation", "normalization", "recurrent", "resize"]  # registered there, loaded with this family
+__all__ = ["activation", "normalization", "recurrent", "resize", "vision"]  # registered there, loaded with this family
 
 
 def _quantised(op: Op) -> bool:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import error
+from compiler.evaluate import selection
 from compiler.evaluate.registry import evaluator
 from compiler.ir.core import Op
 from compiler.ops import tensor as ops
+
+__all__ = ["selection"]  # registered there, loaded with this family
 
 
 @evaluator("tensor.reshape", folds=True)
@@ -149,10 +152,20 @@ def _along(axis: int, rank: int) -> list[int]:
 
 @evaluator("tensor.cumsum", folds=lambda op: not op.inputs[0].type.dtype.is_float, widens=True)
 def cumsum(op: ops.CumSum, x: np.ndarray) -> np.ndarray:
+    return _running(op, x, np.cumsum, 0)
+
+
+@evaluator("tensor.cumprod", folds=lambda op: not op.inputs[0].type.dtype.is_float, widens=True)
+def cumprod(op: ops.CumProd, x: np.ndarray) -> np.ndarray:
+    return _running(op, x, np.cumprod, 1)
+
+
+def _running(op: ops.CumSum, x: np.ndarray, function: Callable[..., np.ndarray], first: int) -> np.ndarray:
+    """Running totals along the op's axis; exclusive ones start with `first`."""
     ordered = np.flip(x, op.axis) if op.reverse else x
-    total = np.cumsum(ordered, axis=op.axis, dtype=x.dtype)
+    total = function(ordered, axis=op.axis, dtype=x.dtype)
     if op.exclusive:
-        shifted = np.zeros_like(total)
+        shifted = np.full_like(total, first)
         axis = op.axis % x.ndim
         lead = (slice(None),) * axis
         shifted[(*lead, slice(1, None))] = total[(*lead, slice(None, -1))]
@@ -162,14 +175,18 @@ def cumsum(op: ops.CumSum, x: np.ndarray) -> np.ndarray:
 
 @evaluator("tensor.topk", folds=True)
 def topk(op: ops.TopK, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A stable sort, so that equal elements keep the lower index first."""
-    axis = op.axis % x.ndim
-    if op.largest:  # stable from the other end: sort the reversed axis and turn both back
+    return largest_first(x, op.k, op.axis, op.largest)
+
+
+def largest_first(x: np.ndarray, count: int, axis: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The first elements of a stable sort (equal ones keep the lower index first) and where they stood."""
+    axis %= x.ndim
+    if largest:  # stable from the other end: sort the reversed axis and turn both back
         size = x.shape[axis]
         order = size - 1 - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
     else:
         order = np.argsort(x, axis=axis, kind="stable")
-    indices = np.take(order, np.arange(op.k), axis=axis)
+    indices = np.take(order, np.arange(count), axis=axis)
     return np.take_along_axis(x, indices, axis=axis), indices.astype(np.int64)
 
 

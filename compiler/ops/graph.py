@@ -52,12 +52,14 @@ class Kernel(Op):
 
     Operands become the region's arguments in order; constants are referred to directly inside. `schedule` is written by
     the pass `schedule` (split over cores, tile, buffering, on-chip buffers); `placement` by `plan-memory` (address of
-    each result).
+    each result); `on_chip` by `keep-on-chip` (numbers of the operands and results that lie in the shared memory, and
+    where filters are put there in advance, -1 for those that are not).
     """
 
     arguments = operand(variadic=True)
     schedule = attr(Dict, default=None)
     placement = attr(Dict, default=None)
+    on_chip = attr(Dict, default=None)
     body = region()
     values = result(variadic=True)
 

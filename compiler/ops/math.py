@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from compiler.ir.core import Op
 from compiler.ir.define import attr, op, operand, result
 from compiler.ir.types import DType, Shape, TensorType
-from compiler.ops.shapes import FLOATS, NUMBERS, broadcast, check_same_dtype, reject_quantised
+from compiler.ops.shapes import (
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    broadcast,
+    check_axis,
+    check_positive,
+    check_same_dtype,
+    reject_quantised,
+    same,
+)
 
 _INFINITY = float("inf")
 
@@ -142,6 +152,38 @@ class Xor(Logical):
     """a exclusive-or b."""
 
 
+class BitwiseBinary(Binary):
+    """A function of the bits of two integers."""
+
+    a = operand(dtypes=INTEGERS)
+    b = operand(dtypes=INTEGERS)
+
+
+@op("math.bitwise_and", traits=["commutative"])
+class BitwiseAnd(BitwiseBinary):
+    """Bits set in a and in b."""
+
+
+@op("math.bitwise_or", traits=["commutative"])
+class BitwiseOr(BitwiseBinary):
+    """Bits set in a or in b."""
+
+
+@op("math.bitwise_xor", traits=["commutative"])
+class BitwiseXor(BitwiseBinary):
+    """Bits set in one of a and b."""
+
+
+@op("math.shift_left")
+class ShiftLeft(BitwiseBinary):
+    """a's bits moved up by b places."""
+
+
+@op("math.shift_right")
+class ShiftRight(BitwiseBinary):
+    """a's bits moved down by b places."""
+
+
 @op("math.where")
 class Where(Op):
     """a where condition holds, else b; the three broadcast. Source: ONNX Where-16."""
@@ -208,6 +250,13 @@ class Not(Unary):
     """Logical negation."""
 
     x = operand(dtypes=(DType.BOOL,))
+
+
+@op("math.bitwise_not")
+class BitwiseNot(Unary):
+    """All bits of x turned."""
+
+    x = operand(dtypes=INTEGERS)
 
 
 @op("math.exp")
@@ -349,3 +398,70 @@ class Cast(Op):
 
     def infer(self) -> TensorType:
         return self.x.type.with_dtype(self.to)
+
+
+@op("math.bitcast")
+class BitCast(Op):
+    """The bits of x read as another element type of the same width. Source: ONNX BitCast-26."""
+
+    x = operand()
+    to = attr(DType)
+    y = result()
+
+    def check(self) -> Iterator[str]:
+        yield from reject_quantised(self)
+        if self.to.size != self.x.type.dtype.size:
+            yield f"{self.x.type.dtype} and {self.to} differ in width"
+
+    def infer(self) -> TensorType:
+        return self.x.type.with_dtype(self.to)
+
+
+@op("math.det")
+class Det(Op):
+    """Determinant of the square matrices in the last two axes. Source: ONNX Det-22."""
+
+    x = operand(dtypes=FLOATS)
+    y = result()
+
+    def check(self) -> Iterator[str]:
+        yield from reject_quantised(self)
+        shape = self.x.type.shape
+        if len(shape) < 2 or not same(shape[-1], shape[-2]):
+            yield f"x has shape {shape}, its last two axes must be equal"
+
+    def infer(self) -> TensorType:
+        return self.x.type.with_shape(self.x.type.shape[:-2])
+
+
+@op("math.dft")
+class Dft(Op):
+    """Discrete Fourier transform along `axis` over `length` elements; the last axis of x holds the real part, or the
+    real and the imaginary one.
+
+    onesided: only the frequencies up to the middle are given, or, inverse, taken. Source: ONNX DFT-20.
+    """
+
+    x = operand(dtypes=FLOATS)
+    axis = attr(int, default=-2)
+    length = attr(int)
+    inverse = attr(bool, default=False)
+    onesided = attr(bool, default=False)
+    y = result()
+
+    def check(self) -> Iterator[str]:
+        yield from reject_quantised(self)
+        x = self.x.type
+        if x.rank < 2 or x.shape[-1] not in (1, 2):
+            yield f"x has shape {x.shape}, its last axis must hold 1 or 2 numbers"
+            return
+        yield from check_axis(self.axis, x.rank)
+        if self.axis % x.rank == x.rank - 1:
+            yield "axis must not be the last one"
+        yield from check_positive("length", [self.length])
+
+    def infer(self) -> TensorType:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = self.length // 2 + 1 if self.onesided and not self.inverse else self.length
+        shape[-1] = 1 if self.onesided and self.inverse else 2
+        return self.x.type.with_shape(tuple(shape))

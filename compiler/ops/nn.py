@@ -57,6 +57,12 @@ from compiler.ops.shapes import (
     times,
     window_count,
 )
+from compiler.ops.vision import (
+    DeformConv2d,
+    GridSample,
+    NonMaxSuppression,
+    RoiAlign,
+)
 
 __all__ = [
     "AvgPool2d",
@@ -64,11 +70,13 @@ __all__ = [
     "Celu",
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv2d",
     "DepthToSpace",
     "Elu",
     "Gelu",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GridSample",
     "GroupNorm",
     "Gru",
     "HardSigmoid",
@@ -82,11 +90,13 @@ __all__ = [
     "MatMul",
     "MaxPool2d",
     "Mish",
+    "NonMaxSuppression",
     "PRelu",
     "Relu",
     "Resize",
     "RmsNorm",
     "Rnn",
+    "RoiAlign",
     "Selu",
     "Sigmoid",
     "Silu",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from compiler.ir.core import Op
 from compiler.ir.define import Choice, Ints, attr, op, operand, result
 from compiler.ir.types import Dimension, DType, QuantType, Shape, TensorType
+from compiler.ops import selection
 from compiler.ops.shapes import (
     NUMBERS,
     broadcast,
@@ -19,6 +20,8 @@ from compiler.ops.shapes import (
     same,
     times,
 )
+
+__all__ = ["selection"]  # declared there, loaded with this family
 
 INDEX = frozenset({DType.I32, DType.I64})
 
@@ -449,6 +452,14 @@ class CumSum(Op):
 
     def infer(self) -> TensorType:
         return self.x.type
+
+
+@op("tensor.cumprod")
+class CumProd(CumSum):
+    """Running product along `axis`; exclusive: without the element itself; reverse: from the end.
+
+    Source: ONNX CumProd-26.
+    """
 
 
 @op("tensor.topk")

@@ -91,7 +91,7 @@ def _run(case: Any, inputs: list[Any], outputs: list[Any], folder: Path) -> None
         assert ours.shape == expected.shape, f"shape {ours.shape}, expected {expected.shape}"
         assert ours.dtype == expected.dtype, f"type {ours.dtype}, expected {expected.dtype}"
         wide = np.float64 if expected.dtype.kind in "fV" else expected.dtype
-        np.testing.assert_allclose(ours.astype(wide), expected.astype(wide), rtol=case.rtol, atol=max(case.atol, 1e-6))
+        np.testing.assert_allclose(ours.astype(wide), expected.astype(wide), rtol=case.rtol, atol=case.atol)
 
 
 def _array(given: Any) -> np.ndarray:

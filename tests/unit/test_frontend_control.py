@@ -114,8 +114,9 @@ def test_a_condition_can_be_bound(tmp_path: Path) -> None:
 
 
 def test_an_unsupported_node_inside_a_branch_is_reported(tmp_path: Path) -> None:
-    nodes = [node("If", ["c"], ["y"], then_branch=branch("then", "Det"), else_branch=branch("else", "Neg"))]
-    with pytest.raises(CompilerError, match=r"E210.*Det"):
+    then = branch("then", "RandomNormalLike")
+    nodes = [node("If", ["c"], ["y"], then_branch=then, else_branch=branch("else", "Neg"))]
+    with pytest.raises(CompilerError, match=r"E210.*RandomNormalLike"):
         imported(model(nodes, {"x": (2, 2)}, constants={"c": np.array(True)}), tmp_path)
 
 

@@ -56,9 +56,37 @@ def test_conv_with_computed_weights(tmp_path: Path) -> None:
     agree(proto, [random(1, 2, 5, 5), random(3, 2, 2, 2)], tmp_path)
 
 
-def test_three_dimensional_conv_is_refused_with_a_way_round(tmp_path: Path) -> None:
-    proto = model(node("Conv", ["x", "w"], ["y"]), {"x": (1, 1, 4, 4, 4)}, constants={"w": random(1, 1, 2, 2, 2)})
-    with pytest.raises(CompilerError, match=r"3 spatial dimensions[\s\S]*host program"):
+VOLUMES = [
+    {},
+    {"strides": [2, 1, 2], "pads": [1, 0, 1, 0, 2, 1]},
+    {"dilations": [2, 1, 1], "pads": [1, 1, 1, 1, 1, 1]},
+    {"auto_pad": "SAME_UPPER", "strides": [2, 2, 1]},
+    {"group": 2, "pads": [1, 1, 1, 1, 1, 1]},
+]
+
+
+@pytest.mark.parametrize("attributes", VOLUMES, ids=str)
+def test_three_dimensional_conv_is_one_two_dimensional_conv(attributes: dict, tmp_path: Path) -> None:
+    w = random(4, 2 if "group" not in attributes else 1, 3, 2, 3)
+    proto = model(node("Conv", ["x", "w", "b"], ["y"], **attributes), {"x": (2, 2, 6, 5, 4)},
+                  constants={"w": w, "b": random(4)})  # fmt: skip
+    assert op_names(agree(proto, [random(2, 2, 6, 5, 4)], tmp_path)).count("nn.conv2d") == 1
+
+
+@pytest.mark.parametrize("attributes", [
+    {}, {"strides": [2, 1, 3], "output_padding": [1, 0, 2]}, {"dilations": [2, 1, 1], "pads": [1, 0, 1, 2, 1, 0]},
+    {"group": 2, "strides": [3, 2, 2]}, {"output_shape": [9, 6, 7], "strides": [2, 2, 2]},
+], ids=str)  # fmt: skip
+def test_three_dimensional_transposed_conv(attributes: dict, tmp_path: Path) -> None:
+    w = random(4, 3, 3, 2, 3)
+    proto = model(node("ConvTranspose", ["x", "w", "b"], ["y"], **attributes), {"x": (2, 4, 4, 3, 3)},
+                  constants={"w": w, "b": random(3 * attributes.get("group", 1))})  # fmt: skip
+    agree(proto, [random(2, 4, 4, 3, 3)], tmp_path)
+
+
+def test_four_dimensional_conv_is_refused_with_a_way_round(tmp_path: Path) -> None:
+    proto = model(node("Conv", ["x", "w"], ["y"]), {"x": (1, 1, 4, 4, 4, 4)}, constants={"w": random(1, 1, 2, 2, 2, 2)})
+    with pytest.raises(CompilerError, match=r"4 spatial dimensions[\s\S]*host program"):
         imported(proto, tmp_path)
 
 
@@ -142,10 +170,25 @@ def test_lp_pool(order: int, tmp_path: Path) -> None:
     agree(proto, [random(1, 2, 6, 6)], tmp_path)
 
 
-def test_indices_of_max_pool_are_refused_when_used(tmp_path: Path) -> None:
-    proto = model(node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]), {"x": (1, 1, 4, 4)}, ["y", "i"])
-    with pytest.raises(CompilerError, match="output 1 is used"):
-        imported(proto, tmp_path)
+@pytest.mark.parametrize("attributes", [{}, {"storage_order": 1}, {"pads": [1, 1, 1, 1], "strides": [2, 2]}], ids=str)
+def test_indices_of_max_pool(attributes: dict, tmp_path: Path) -> None:
+    pool = node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 3], **attributes)
+    agree(model(pool, {"x": (2, 3, 6, 5)}, ["y", "i"]), [random(2, 3, 6, 5)], tmp_path)
+
+
+def test_what_max_pool_took_goes_back_to_its_place(tmp_path: Path) -> None:
+    pool = node("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2], strides=[2, 2])
+    back = node("MaxUnpool", ["p", "i"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
+    agree(model([pool, back], {"x": (2, 3, 6, 4)}), [random(2, 3, 6, 4)], tmp_path)
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("attributes", [
+    {"strides": [2, 1, 2]}, {"pads": [1, 1, 1, 1, 1, 1]}, {"ceil_mode": 1, "strides": [2, 2, 2]},
+], ids=str)  # fmt: skip
+def test_pooling_of_volumes(operator: str, attributes: dict, tmp_path: Path) -> None:
+    pool = node(operator, ["x"], ["y"], kernel_shape=[3, 2, 3], **attributes)
+    agree(model(pool, {"x": (2, 3, 6, 5, 7)}, opset=19), [random(2, 3, 6, 5, 7)], tmp_path)
 
 
 def test_the_kernel_must_match_the_input_rank(tmp_path: Path) -> None:

@@ -24,26 +24,26 @@ def faults_of(proto: onnx.ModelProto, folder: Path) -> list[Diagnostic]:
 # -- unsupported nodes -------------------------------------------------------------------------------------------------
 def test_every_unsupported_node_is_listed_at_once_grouped_by_operator(tmp_path: Path) -> None:
     nodes = [
-        node("Det", ["x"], ["a"], name="first"), node("Relu", ["a"], ["b"]), node("Det", ["b"], ["c"], name="second"),
-        node("NonZero", ["x"], ["d"], name="third"),
+        node("RandomNormalLike", ["x"], ["a"], name="first"), node("Relu", ["a"], ["b"]),
+        node("RandomNormalLike", ["b"], ["c"], name="second"), node("Bernoulli", ["x"], ["d"], name="third"),
     ]  # fmt: skip
     proto = model(nodes, {"x": (1, 3, 3)}, ["c", "d"])
     proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 3, 3)))
-    det, nonzero = faults_of(proto, tmp_path)
-    assert (det.code, det.op) == ("E210", "Det")
-    assert "(2 nodes)" in det.message
-    assert det.notes == ("node 'first', opset 17, output 'a'", "node 'second', opset 17, output 'c'")
-    assert nonzero.notes == ("node 'third', opset 17, output 'd'",)
-    assert "onnx.utils.extract_model" in det.help
+    drawn, bernoulli = faults_of(proto, tmp_path)
+    assert (drawn.code, drawn.op) == ("E210", "RandomNormalLike")
+    assert "(2 nodes)" in drawn.message
+    assert drawn.notes == ("node 'first', opset 17, output 'a'", "node 'second', opset 17, output 'c'")
+    assert bernoulli.notes == ("node 'third', opset 17, output 'd'",)
+    assert "onnx.utils.extract_model" in drawn.help
 
 
 def test_nodes_after_one_of_unknown_type_are_not_blamed(tmp_path: Path) -> None:
-    proto = model([node("Det", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {"x": (1, 3, 3)})
-    assert [f.op for f in faults_of(proto, tmp_path)] == ["Det"]
+    proto = model([node("RandomNormalLike", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {"x": (1, 3, 3)})
+    assert [f.op for f in faults_of(proto, tmp_path)] == ["RandomNormalLike"]
 
 
 def test_an_unsupported_node_that_no_output_needs_does_no_harm(tmp_path: Path) -> None:
-    proto = model([node("Det", ["x"], ["a"]), node("Relu", ["x"], ["y"])], {"x": (1, 3, 3)})
+    proto = model([node("RandomNormalLike", ["x"], ["a"]), node("Relu", ["x"], ["y"])], {"x": (1, 3, 3)})
     assert op_names(imported(proto, tmp_path)) == ["nn.relu"]
 
 
@@ -155,7 +155,7 @@ def test_damaged_tensor_data_are_reported(tmp_path: Path) -> None:
     assert (fault.code, "'w'" in fault.message) == ("E216", True)
 
 
-@pytest.mark.parametrize(("opset", "message"), [(6, "older than 7"), (999, "newer than")])
+@pytest.mark.parametrize(("opset", "message"), [(0, "older than 1"), (999, "newer than")])
 def test_opsets_outside_the_range_are_refused_with_a_remedy(opset: int, message: str, tmp_path: Path) -> None:
     (fault,) = faults_of(model(node("Relu", ["x"], ["y"]), {"x": (1,)}, opset=opset), tmp_path)
     assert fault.code == "E203"
@@ -196,10 +196,10 @@ def test_a_directory_is_not_a_model(tmp_path: Path) -> None:
 def test_unsupported_operators_behind_others_are_listed_too(tmp_path: Path) -> None:
     """Det gives no shape the model declares, so what follows is not looked at; its operators still are."""
     nodes = [
-        helper.make_node("Det", ["x"], ["a"], name="first"),
+        helper.make_node("RandomNormalLike", ["x"], ["a"], name="first"),
         helper.make_node("Relu", ["a"], ["b"], name="fine"),
         helper.make_node("Nonsense", ["b"], ["c"], name="second"),
-        helper.make_node("Det", ["c"], ["d"], name="third"),
+        helper.make_node("RandomNormalLike", ["c"], ["d"], name="third"),
     ]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 3])],

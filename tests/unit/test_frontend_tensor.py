@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from compiler.errors import CompilerError
+from compiler.evaluate.interpreter import Interpreter
 
 from .onnx_graphs import agree, imported, model, node, op_names, random
 
@@ -91,11 +92,14 @@ def test_slice_of_everything_leaves_nothing(tmp_path: Path) -> None:
     assert op_names(imported(proto, tmp_path)) == []
 
 
-def test_slice_with_computed_bounds_is_refused(tmp_path: Path) -> None:
+def test_slice_with_computed_bounds_has_unknown_sizes(tmp_path: Path) -> None:
     integers = ((1,), TensorProto.INT64)
     proto = model(node("Slice", ["x", "s", "e"], ["y"]), {"x": X, "s": integers, "e": integers})
-    with pytest.raises(CompilerError, match=r"starts \(input 1, 's'\) depends on the network's data[\s\S]*--bind"):
-        imported(proto, tmp_path)
+    module = imported(proto, tmp_path)
+    assert module.main.outputs[0].type.shape == (None, *X[1:])
+    x = random(*X)
+    (y,) = Interpreter(module).run([x, ints(0), ints(-1)])
+    np.testing.assert_array_equal(y, x[0:-1])
 
 
 def test_split_by_sizes(tmp_path: Path) -> None:
@@ -211,9 +215,12 @@ def test_compress_by_a_known_condition(tmp_path: Path) -> None:
     agree(proto, [random(*X)], tmp_path)
 
 
-def test_non_zero_of_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CompilerError, match=r"NonZero.*size of its result"):
-        imported(model(node("NonZero", ["x"], ["y"]), {"x": X}), tmp_path)
+def test_non_zero_of_data_has_as_many_columns_as_it_finds(tmp_path: Path) -> None:
+    module = imported(model(node("NonZero", ["x"], ["y"]), {"x": X}), tmp_path)
+    assert module.main.outputs[0].type.shape == (len(X), None)
+    x = np.maximum(random(*X), 0)
+    (y,) = Interpreter(module).run([x])
+    np.testing.assert_array_equal(y, np.array(np.nonzero(x)))
 
 
 # -- resampling --------------------------------------------------------------------------------------------------------
@@ -254,11 +261,12 @@ def test_older_ways_to_resize(operator: str, opset: int, mode: str, tmp_path: Pa
     agree(proto, [random(1, 2, 3, 4)], tmp_path, tolerance=1e-4)
 
 
-def test_crop_and_resize_is_refused(tmp_path: Path) -> None:
-    resize = node("Resize", ["x", "r", "s"], ["y"], coordinate_transformation_mode="tf_crop_and_resize")
-    constants = {"r": random(8), "s": np.ones(4, np.float32)}
-    with pytest.raises(CompilerError, match=r"crop with Slice"):
-        imported(model(resize, {"x": (1, 1, 4, 4)}, constants=constants), tmp_path)
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_crop_and_resize_of_a_known_region(mode: str, tmp_path: Path) -> None:
+    resize = node("Resize", ["x", "r", "", "s"], ["y"], coordinate_transformation_mode="tf_crop_and_resize",
+                  mode=mode, extrapolation_value=5.0)  # fmt: skip
+    constants = {"r": np.array([0, 0, 0.3, -0.2, 1, 1, 0.9, 1.1], np.float32), "s": ints(1, 1, 5, 6)}
+    agree(model(resize, {"x": (1, 1, 4, 7)}, constants=constants), [random(1, 1, 4, 7)], tmp_path)
 
 
 # -- recurrence --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from compiler.frontend.common.emitter import Emitter, reshape
-from compiler.frontend.records import Malformed, Unsupported
+from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
 from compiler.ops import math, nn, reduce, tensor
 
@@ -27,7 +27,7 @@ class Term:
 def einsum(e: Emitter, equation: str, operands: Sequence[Value]) -> Value:
     """The value of an equation: operands are multiplied from the left, letters summed once nobody needs them."""
     terms, output = parse_equation(equation, [v.type.rank for v in operands])
-    pending = [Term(value, letters) for value, letters in zip(operands, terms, strict=True)]
+    pending = [_diagonal(e, Term(value, letters)) for value, letters in zip(operands, terms, strict=True)]
     result = pending.pop(0)
     while True:
         later = set(output).union(*(t.letters for t in pending))
@@ -54,13 +54,28 @@ def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]
         letters = term.replace("...", ellipsis[len(ellipsis) - width :] if width > 0 else "")
         if len(letters) != rank or (rank and not letters.isalpha()):
             raise Malformed(f"term {term!r} of equation {equation!r} does not fit an operand of rank {rank}")
-        if len(set(letters)) != len(letters):
-            raise Unsupported(f"takes a diagonal ({term!r})", "take the diagonal with Gather before it")
         full.append(letters)
     if arrow:
         return full, right.replace("...", ellipsis)
     once = sorted(c for c in set("".join(full)) - set(ellipsis) if "".join(full).count(c) == 1)
     return full, ellipsis + "".join(once)
+
+
+def _diagonal(e: Emitter, term: Term) -> Term:
+    """The term with every letter once: axes that share one are read where their places are the same."""
+    for letter in sorted({c for c in term.letters if term.letters.count(c) > 1}):
+        while term.letters.count(letter) > 1:
+            first, second = (i for i, c in enumerate(term.letters) if c == letter and term.letters[:i].count(c) < 2)
+            rest = [i for i in range(len(term.letters)) if i not in (first, second)]
+            size = term.size(letter)
+            if term.value.type.static_shape[second] != size:
+                raise Malformed(f"letter {letter!r} stands for axes of {size} and of another size")
+            moved = e.emit(tensor.Transpose, term.value, perm=(first, second, *rest))
+            flat = reshape(e, moved, (size * size, *moved.type.static_shape[2:]))
+            cut = e.emit(tensor.Slice, flat, starts=[0] * (flat.type.rank), sizes=[size, *flat.type.static_shape[1:]],
+                         steps=[size + 1, *[1] * (flat.type.rank - 1)])  # fmt: skip
+            term = Term(cut, letter + "".join(term.letters[i] for i in rest))
+    return term
 
 
 def _summed(e: Emitter, term: Term, needed: set[str]) -> Term:

@@ -7,13 +7,14 @@ from math import prod
 import numpy as np
 
 from compiler.frontend.builder import GROWTH_LIMIT
-from compiler.frontend.onnx import reader
+from compiler.frontend.common.emitter import reshape
+from compiler.frontend.onnx import dynamic, reader
 from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
-from compiler.ir.core import Value
+from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
-from compiler.ops import tensor
+from compiler.ops import reduce, selection, tensor
 
 LONGEST_RANGE = 1 << 24
 """Numbers a known Range may hold."""
@@ -38,8 +39,11 @@ def constant(n: Node) -> Value:
 
 @converter("ConstantOfShape")
 def constant_of_shape(n: Node) -> Value:
-    shape = n.ints(0, "the shape")
     value = np.asarray(n.attribute("value", np.zeros(1, np.float32))).reshape(-1)[0]
+    wanted = dynamic.settled(n, dynamic.vector(n, 0))
+    if not isinstance(wanted, Constant):
+        return dynamic.expanded(n, n.constant(value), wanted)
+    shape = tuple(int(d) for d in wanted.data)
     if prod(shape) <= GROWTH_LIMIT:
         return n.constant(np.full(shape, value))
     return n.emit(tensor.BroadcastTo, n.constant(value), shape=shape)
@@ -47,17 +51,27 @@ def constant_of_shape(n: Node) -> Value:
 
 @converter("Shape")
 def shape(n: Node) -> Value:
-    found = n.shape()[n.attribute("start", 0) : n.attribute("end", None)]
-    return n.constant(found, DType.I64)
+    x, cut = n.input(0), slice(n.attribute("start", 0), n.attribute("end", None))
+    if None not in x.type.shape[cut]:
+        return n.constant(x.type.shape[cut], DType.I64)
+    whole = n.emit(selection.ShapeOf, x)
+    start, end, _ = cut.indices(x.type.rank)
+    if (start, end) == (0, x.type.rank):
+        return whole
+    return n.emit(tensor.Slice, whole, starts=(start,), sizes=(max(end - start, 0),))
 
 
 @converter("Size")
 def size(n: Node) -> Value:
+    if not n.input(0).type.is_static:
+        return n.emit(reduce.Prod, n.emit(selection.ShapeOf, n.input(0)), axes=(0,), keepdims=False)
     return n.constant(prod(n.shape()), DType.I64)
 
 
 @converter("Range")
 def range_node(n: Node) -> Value:
+    if any(n.known(i) is None for i in range(3)):
+        return n.emit(selection.Range, *(reshape(n, n.input(i), ()) for i in range(3)))
     start, limit, delta = (n.array(i, what) for i, what in enumerate(("start", "limit", "delta")))
     count = max(int(np.ceil((limit.item() - start.item()) / delta.item())), 0)
     if count > LONGEST_RANGE:

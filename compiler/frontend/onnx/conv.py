@@ -1,16 +1,22 @@
-"""Converters of convolutions and poolings. One-dimensional ones become two-dimensional with a height of 1."""
+"""Converters of convolutions. One-dimensional ones become two-dimensional with a height of 1, three-dimensional ones
+are written with two-dimensional ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
-from compiler.frontend.common.emitter import with_height, without_height
+import numpy as np
+
+from compiler.frontend.common.emitter import reshape, with_height, without_height
+from compiler.frontend.common.volumes import conv3d, conv_transpose3d
 from compiler.frontend.common.windows import Window, cropped
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.records import Malformed, Unsupported
+from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
-from compiler.ops import nn, reduce, tensor
+from compiler.ops import nn
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -50,6 +56,8 @@ def conv(n: Node) -> Value:
     window = read_window(n, kernel_shape(n, w), x.type.static_shape[2:])
     source = cropped(n, x, window)
     groups = n.attribute("group", 1)
+    if x.type.rank == 5:
+        return conv3d(n, source, w, n.optional(2), window, groups)
     operands = with_height(n, source), with_height(n, w), n.optional(2)
     y = n.emit(nn.Conv2d, *operands, groups=groups, **window.attributes())
     return without_height(n, y, x)
@@ -74,6 +82,8 @@ def conv_transpose(n: Node) -> Value:
         extra = _pads_for_output(window, spatial, sizes[-rank:], extra, mode)
     if mode == "VALID":
         window.before, window.after = [0] * rank, [0] * rank
+    if rank == 3:
+        return conv_transpose3d(n, x, w, n.optional(2), window, n.attribute("group", 1), tuple(extra))
     y = n.emit(
         nn.ConvTranspose2d, with_height(n, x), with_height(n, w), n.optional(2), groups=n.attribute("group", 1),
         output_pads=(0, *extra) if rank == 1 else extra, **window.attributes(),
@@ -97,85 +107,41 @@ def _pads_for_output(
     return tuple(grown)
 
 
-# -- pooling -----------------------------------------------------------------------------------------------------------
-def _fit_windows(n: Node, window: Window, spatial: Sequence[int]) -> list[int]:
-    """Elements to add after each axis, beyond the pads, so that ceil mode's last window fits."""
-    if not n.attribute("ceil_mode", 0) or n.attribute("auto_pad", "NOTSET") != "NOTSET":
-        return [0] * len(spatial)
-    return window.ceil_mode_excess(spatial)
+@converter("DeformConv", since=19)
+def deform_conv(n: Node) -> Value:
+    x, w = n.input(0), n.input(1)
+    window = read_window(n, kernel_shape(n, w), x.type.static_shape[2:])
+    return n.emit(
+        nn.DeformConv2d, x, w, n.input(2), n.optional(3), n.optional(4), groups=n.attribute("group", 1),
+        offset_groups=n.attribute("offset_group", 1), **window.attributes(),
+    )  # fmt: skip
 
 
-@converter("MaxPool")
-def max_pool(n: Node) -> Value:
-    n.ignore("storage_order")
-    x = n.input(0)
-    spatial = x.type.static_shape[2:]
-    window = read_window(n, n.required("kernel_shape"), spatial)
-    added = _fit_windows(n, window, spatial)
-    window.after = [a + b for a, b in zip(window.after, added, strict=True)]
-    y = n.emit(nn.MaxPool2d, with_height(n, x), kernel=window.kernel2d, **window.attributes())
-    return without_height(n, y, x)
-
-
-@converter("AveragePool")
-def average_pool(n: Node) -> Value:
-    return average_pool_of(n, n.input(0))
-
-
-def average_pool_of(n: Node, x: Value) -> Value:
-    """The node's pooling, applied to x."""
-    spatial = x.type.static_shape[2:]
-    window = read_window(n, n.required("kernel_shape"), spatial)
-    added = tuple(_fit_windows(n, window, spatial))
+@converter("Col2Im", since=18)
+def col2im(n: Node) -> Value:
+    """Blocks laid out as columns, added where they overlap: a transposed convolution by one-hot weights."""
+    x, image, block = n.input(0), n.ints(1, "the image's shape"), n.ints(2, "the block's shape")
+    rank, taps = len(image), prod(block)
+    window = Window(
+        tuple(block), n.attribute("strides", (1,) * rank), n.attribute("dilations", (1,) * rank),
+        *(list(p) for p in np.array_split(n.attribute("pads", (0,) * (2 * rank)), 2)),
+    )  # fmt: skip
+    batch, rows, _ = x.type.static_shape
+    channels = rows // taps
+    counts = [
+        (size + window.before[i] + window.after[i] - window.extent[i]) // window.strides[i] + 1
+        for i, size in enumerate(image)
+    ]
+    extra = tuple(
+        size + window.before[i] + window.after[i] - (counts[i] - 1) * window.strides[i] - window.extent[i]
+        for i, size in enumerate(image)
+    )
+    columns = reshape(n, x, (batch, rows, *counts))
+    one_hot = n.constant(np.tile(np.eye(taps, dtype=x.type.dtype.numpy), (channels, 1)).reshape(rows, 1, *block))
+    if rank == 3:
+        return conv_transpose3d(n, columns, one_hot, None, window, channels, extra)
     y = n.emit(
-        nn.AvgPool2d, with_height(n, x), kernel=window.kernel2d, extra_pads=(0, *added) if len(added) == 1 else added,
-        count_include_pad=bool(n.attribute("count_include_pad", 0)), **window.attributes(),
+        nn.ConvTranspose2d, with_height(n, columns), with_height(n, one_hot), groups=channels,
+        output_pads=(0, *extra) if rank == 1 else extra, **window.attributes(),
     )  # fmt: skip
-    return without_height(n, y, x)
-
-
-@converter("LpPool")
-def lp_pool(n: Node) -> Value:
-    """(sum of |x|^p)^(1/p) as a mean of powers: p = 1 and 2, the ones exporters write."""
-    from compiler.ops import math
-
-    order = n.attribute("p", 2)
-    if order not in (1, 2):
-        raise Unsupported(f"p is {order}, 1 and 2 are supported", "replace it by Pow, AveragePool and Pow")
-    x = n.input(0)
-    spatial = x.type.static_shape[2:]
-    window = read_window(n, n.required("kernel_shape"), spatial)
-    added = tuple(_fit_windows(n, window, spatial))
-    powers = n.emit(math.Abs, x) if order == 1 else n.emit(math.Mul, x, x)
-    padded = n.emit(
-        tensor.Pad, with_height(n, powers),
-        pads=(0, 0, *window.attributes()["pads"][:2], 0, 0, *window.attributes()["pads"][2:]),
-    )  # fmt: skip
-    attributes = {**window.attributes(), "pads": (0, 0, 0, 0)}
-    mean = n.emit(
-        nn.AvgPool2d, padded, kernel=window.kernel2d, count_include_pad=True, **attributes,
-    ) if not any(added) else _not_in_ceil_mode()  # fmt: skip
-    count = window.kernel2d[0] * window.kernel2d[1]
-    total = n.emit(math.Mul, mean, n.scalar_like(count, mean))
-    return without_height(n, total if order == 1 else n.emit(math.Sqrt, total), x)
-
-
-def _not_in_ceil_mode() -> Value:
-    raise Unsupported("ceil_mode is set", "pad the input so that the windows fit, and clear ceil_mode")
-
-
-def _global_pool(n: Node, op_class: type[nn.GlobalAvgPool] | type[nn.GlobalMaxPool], reduction: type) -> Value:
-    x = n.input(0)
-    if x.type.rank == 4:
-        return n.emit(op_class, x)
-    return n.emit(reduction, x, axes=tuple(range(2, x.type.rank)), keepdims=True)
-
-
-@converter("GlobalAveragePool")
-def global_average_pool(n: Node) -> Value:
-    return _global_pool(n, nn.GlobalAvgPool, reduce.Mean)
-
-
-@converter("GlobalMaxPool")
-def global_max_pool(n: Node) -> Value:
-    return _global_pool(n, nn.GlobalMaxPool, reduce.Max)
+    return without_height(n, y, columns)

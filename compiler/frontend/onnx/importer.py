@@ -21,7 +21,7 @@ from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import resolve_inputs
 from compiler.frontend.onnx import functions, reader
 from compiler.frontend.onnx.inputs import declared_inputs
-from compiler.frontend.onnx.node import Inline, Node
+from compiler.frontend.onnx.node import DEPENDS, FIX_SHAPE, Inline, Node
 from compiler.frontend.onnx.registry import find_converter, load_converters
 from compiler.frontend.onnx.sorting import needed_in_order
 from compiler.frontend.records import Malformed, NodeRecord, Unsupported, diagnostics_of
@@ -255,10 +255,19 @@ class Importer:
             reasons = "; ".join(d.message for d in fault.diagnostics)
             self._fail(proto, scope, record, "malformed", reasons, fault.diagnostics[0].help)
         except (ArithmeticError, LookupError, TypeError, ValueError) as fault:
+            if open_inputs := self._open_inputs(proto, scope):
+                reason = f"the shape of {', '.join(map(repr, open_inputs))} {DEPENDS}, which this operator cannot take"
+                self._fail(proto, scope, record, "unsupported", reason, FIX_SHAPE)
+                return
             reason = f"its inputs and attributes do not fit together ({type(fault).__name__}: {fault})"
             remedy = "if onnxruntime runs the model, this is a fault of mluc: report it with the node"
             self._fail(proto, scope, record, "malformed", reason, remedy)
         self.builder.name_results(last.next if last is not None else self.function.body.first)
+
+    def _open_inputs(self, proto: onnx.NodeProto, scope: Scope) -> list[str]:
+        """Inputs of a node whose shape is not known at import."""
+        values = {name: self._lookup(name, scope) for name in proto.input if name}
+        return [name for name, v in values.items() if isinstance(v, Value) and not v.type.is_static]
 
     def _fail(
         self, proto: onnx.NodeProto, scope: Scope, record: NodeRecord, status: str, reason: str, remedy: str = ""

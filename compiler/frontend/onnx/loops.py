@@ -90,6 +90,39 @@ class _Unrolling:
 
 
 # -- Scan --------------------------------------------------------------------------------------------------------------
+@converter("Scan", since=8)
+def scan_batch(n: Node) -> Any:
+    """Opset 8 scans every row of a batch apart: input 0 holds lengths, which must be full ones."""
+    if n.optional(0) is not None:
+        raise Unsupported("has sequences of different lengths", "leave sequence_lens out, or give full lengths")
+    directions, count = n.attribute("directions"), n.required("num_scan_inputs")
+    if directions is not None and any(directions):
+        raise Unsupported("scans backwards in opset 8", "convert the model to opset 9 or later")
+    n.ignore("body", *range(len(n.inputs)))
+    values = [n.input(i) for i in range(1, len(n.inputs))]
+    (batch,) = {v.type.static_shape[0] for v in values}
+    body, states = n.graph("body"), len(values) - count
+    length = values[-1].type.static_shape[1]
+
+    def rows(number: int, done: list[list[Any]]) -> Any:
+        if number == batch:
+            return [_joined(n, column) for column in zip(*done, strict=True)]
+        row = [_slice(n, v, 0, number) for v in values]
+        return steps(number, 0, row[:states], [], row[states:], done)
+
+    def steps(number: int, step: int, carried: list[Any], collected: list[Any], scanned: list[Any], done: Any) -> Any:
+        if step == length:
+            return rows(number + 1, [*done, [*carried, *(_joined(n, c) for c in zip(*collected, strict=True))]])
+        now = [*carried, *(_slice(n, v, 0, step) for v in scanned)]
+        return _round(body, now, lambda outputs: steps(
+            number, step + 1, outputs[:states], [*collected, outputs[states:]], scanned, done
+        ))  # fmt: skip
+
+    if not 1 <= batch * length <= LONGEST_LOOP:
+        raise Unsupported(f"has {batch * length} rounds, 1 to {LONGEST_LOOP} are unrolled", HOST_LOOP)
+    return rows(0, [])
+
+
 @converter("Scan", since=9)
 def scan(n: Node) -> Any:
     """A loop over slices of its last inputs; states are its first ones."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from compiler.frontend.common.emitter import normal_axis, reshape
 from compiler.frontend.onnx import reader
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Op, Value
+from compiler.ir.types import DType
 from compiler.ops import math, nn, tensor
 
 BINARY: dict[str, type[Op]] = {
     "Add": math.Add, "Sub": math.Sub, "Mul": math.Mul, "Div": math.Div, "Equal": math.Equal, "Less": math.Less,
     "LessOrEqual": math.LessEqual, "Greater": math.Greater, "GreaterOrEqual": math.GreaterEqual, "And": math.And,
-    "Or": math.Or, "Xor": math.Xor,
+    "Or": math.Or, "Xor": math.Xor, "BitwiseAnd": math.BitwiseAnd, "BitwiseOr": math.BitwiseOr,
+    "BitwiseXor": math.BitwiseXor,
 }  # fmt: skip
 
 UNARY: dict[str, type[Op]] = {
@@ -25,12 +26,29 @@ UNARY: dict[str, type[Op]] = {
     "Tan": math.Tan, "Asin": math.Asin, "Acos": math.Acos, "Atan": math.Atan, "Sinh": math.Sinh, "Cosh": math.Cosh,
     "Asinh": math.Asinh, "Acosh": math.Acosh, "Atanh": math.Atanh, "Floor": math.Floor, "Ceil": math.Ceil,
     "Round": math.Round, "Sign": math.Sign, "Not": math.Not, "IsNaN": math.IsNan,
+    "BitwiseNot": math.BitwiseNot,
 }  # fmt: skip
 
 VARIADIC: dict[str, type[Op]] = {"Sum": math.Add, "Max": math.Maximum, "Min": math.Minimum, "Mean": math.Add}
 
 
 @converter(*BINARY)
+def old_binary(n: Node) -> Value:
+    return n.emit(BINARY[n.proto.op_type], n.input(0), _aligned(n))
+
+
+def _aligned(n: Node) -> Value:
+    """The second operand, its axes laid from `axis` of the first on: how operands broadcast before opset 7."""
+    a, b = n.input(0), n.input(1)
+    n.ignore("broadcast")
+    axis = n.attribute("axis")
+    if axis is None or not n.attribute("broadcast", 0):
+        return b
+    after = a.type.rank - normal_axis(axis, a.type.rank) - b.type.rank
+    return reshape(n, b, (*b.type.static_shape, *[1] * max(after, 0)))
+
+
+@converter(*BINARY, since=7)
 def binary(n: Node) -> Value:
     return n.emit(BINARY[n.proto.op_type], n.input(0), n.input(1))
 
@@ -54,7 +72,7 @@ def variadic(n: Node) -> Value:
 @converter("Pow")
 def power(n: Node) -> Value:
     """The exponent may be of another type; the result is of the base's."""
-    base, exponent = n.input(0), n.input(1)
+    base, exponent = n.input(0), n.input(1) if n.opset >= 7 else _aligned(n)
     if exponent.type.dtype is not base.type.dtype:
         exponent = n.emit(math.Cast, exponent, to=base.type.dtype)
     return n.emit(math.Pow, base, exponent)
@@ -112,7 +130,7 @@ def cast(n: Node) -> Value:
     if n.proto.op_type == "CastLike":
         target = n.input(1).type.dtype
     else:
-        code = n.required("to")
+        code = _type_code(n)
         dtype = reader.dtype_of(code)
         if dtype is None:
             raise Unsupported(f"casts to {reader.dtype_name(code)}", "cast to a float, integer or boolean type")
@@ -120,22 +138,34 @@ def cast(n: Node) -> Value:
     return x if target is x.type.dtype else n.emit(math.Cast, x, to=target)
 
 
-KNOWN_ONLY: dict[str, Callable] = {
-    "BitwiseAnd": np.bitwise_and, "BitwiseOr": np.bitwise_or, "BitwiseXor": np.bitwise_xor,
-    "BitwiseNot": np.bitwise_not,
-}  # fmt: skip
-"""Operators of exporters' shape arithmetic, which no network runs on data."""
-
-
-@converter(*KNOWN_ONLY)
-def bitwise(n: Node) -> Value:
-    return n.constant(KNOWN_ONLY[n.proto.op_type](*(n.array(i, "an operand") for i in range(len(n.inputs)))))
+def _type_code(n: Node) -> int:
+    """The attribute `to`: a number, or before opset 6 a name."""
+    code = n.required("to")
+    return reader.code_of_name(code) if isinstance(code, str) else code
 
 
 @converter("BitShift")
 def bit_shift(n: Node) -> Value:
-    shift: Callable = np.left_shift if n.required("direction") == "LEFT" else np.right_shift
-    return n.constant(shift(n.array(0, "the number"), n.array(1, "the shift")))
+    shift: type[Op] = math.ShiftLeft if n.required("direction") == "LEFT" else math.ShiftRight
+    return n.emit(shift, n.input(0), n.input(1))
+
+
+@converter("BitCast", since=26)
+def bit_cast(n: Node) -> Value:
+    """Halves are widened inside the module: they are narrowed again for their bits."""
+    x, target = n.input(0), reader.dtype_of(n.required("to"))
+    if target is None:
+        raise Unsupported(f"casts to {reader.dtype_name(n.required('to'))}", "cast to a float, integer or boolean type")
+    if x.type.dtype is DType.F32 and target.size == 2:
+        x = n.emit(math.Cast, x, to=DType.F16)
+    y = n.emit(math.BitCast, x, to=target)
+    wide = reader.widened(target)
+    return y if wide is target else n.emit(math.Cast, y, to=wide)
+
+
+@converter("Det")
+def det(n: Node) -> Value:
+    return n.emit(math.Det, n.input(0))
 
 
 # -- matrix products ---------------------------------------------------------------------------------------------------
@@ -154,6 +184,7 @@ def _matrix(n: Node, index: int, transposed: bool) -> Value:
 @converter("Gemm")
 def gemm(n: Node) -> Value:
     """alpha * A' B' + beta * C, as matmul and add; factors go into constants where there are any."""
+    n.ignore("broadcast")
     alpha, beta = n.attribute("alpha", 1.0), n.attribute("beta", 1.0)
     a, b = _matrix(n, 0, bool(n.attribute("transA", 0))), _matrix(n, 1, bool(n.attribute("transB", 0)))
     if alpha != 1.0:

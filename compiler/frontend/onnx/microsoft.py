@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.common.emitter import normal_axis
-from compiler.frontend.onnx import conv
+from compiler.frontend.onnx import conv, pooling
 from compiler.frontend.onnx.math import gemm
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.quantization import dequantize, quant_type, quantize
@@ -143,7 +143,7 @@ def qlinear_global_average_pool(n: Node) -> Value:
 def qlinear_average_pool(n: Node) -> Value:
     if n.attribute("channels_last", 0):
         raise Unsupported("has its channels last", "save the model without onnxruntime's optimisations")
-    return quantize(n, conv.average_pool_of(n, _real(n, 0)), _result_type(n, 3))
+    return quantize(n, pooling.average_pool_of(n, _real(n, 0)), _result_type(n, 3))
 
 
 @converter("QLinearConcat", domain=DOMAIN)

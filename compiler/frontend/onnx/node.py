@@ -15,6 +15,9 @@ from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
 
+DEPENDS = "depends on the network's data"
+FIX_SHAPE = "cut the model before the operator that selects by data, or select a fixed number (TopK)"
+
 
 @dataclass(frozen=True)
 class SequenceValue:
@@ -55,7 +58,7 @@ class Node:
         self.opset = opset
         self._read_tensor = read_tensor
         self._attributes = {a.name: a for a in proto.attribute}
-        self._read: set[str | int] = set()
+        self._read: set[str | int] = {"consumed_inputs"}  # how operators before opset 6 reused memory
 
     # -- inputs ------------------------------------------------------------------------------------------------------
     def input(self, index: int) -> Value:
@@ -103,7 +106,11 @@ class Node:
         return None if self.optional(index) is None else self.ints(index, what)
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
-        return self.input(index).type.static_shape
+        """The shape of a required input, which must not depend on the network's data."""
+        type = self.input(index).type
+        if not type.is_static:
+            raise Unsupported(f"the shape of input {index}, {self.proto.input[index]!r}, {DEPENDS}", FIX_SHAPE)
+        return type.static_shape
 
     # -- attributes --------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:

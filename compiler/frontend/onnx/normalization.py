@@ -19,7 +19,7 @@ def batch_norm(n: Node) -> Value:
         raise Unsupported("is in training mode", INFERENCE)
     if n.opset < 9 and not n.attribute("spatial", 1):
         raise Unsupported("normalises every pixel by its own statistics (spatial = 0)", INFERENCE)
-    n.ignore("momentum")
+    n.ignore("momentum", "is_test")  # before opset 7 exporters leave is_test as it was
     scale, bias, mean, var = (n.input(i) for i in range(1, 5))
     return n.emit(
         normalization.BatchNorm, n.input(0), scale, bias, mean, var, epsilon=n.attribute("epsilon", 1e-5),
@@ -85,7 +85,7 @@ def lp_normalization(n: Node) -> Value:
 @converter("Dropout")
 def dropout(n: Node) -> list[Value | None]:
     """Nothing at inference. The mask output is all true."""
-    n.ignore("ratio", "seed", 1)
+    n.ignore("ratio", "seed", "is_test", 1)
     training = n.known(2)
     if n.optional(2) is not None and (training is None or training.item()):
         raise Unsupported("is in training mode", INFERENCE)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.common.emitter import normal_axis, reshape, with_height, without_height
+from compiler.frontend.common.quantization import channel_quant, tensor_quant
 from compiler.frontend.onnx import conv, reader
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
-from compiler.ir.types import DType, QuantType, TensorType, position_and_scale
+from compiler.ir.types import DType, QuantType, TensorType
 from compiler.ops import math, nn, quant, reduce, tensor
 from compiler.ops.shapes import STORED
 
@@ -29,18 +30,13 @@ def quant_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | No
     zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
     if (zeros != zeros[0]).any():
         raise Unsupported("has different zero points per channel", PER_TENSOR)
-    if n.attribute("block_size", 0) or scale.ndim > 1:
+    if scale.ndim > 1:
         raise Unsupported("has scales per block", PER_TENSOR)
     if storage not in STORED:
         raise Unsupported(f"stores integers as {storage}", PER_TENSOR)
     if scale.size == 1:
-        step = float(scale.reshape(-1)[0])
-        position, chip_scale = position_and_scale(step * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
-        return QuantType(storage, position, chip_scale, zero_point=int(zeros[0]), step=step)
-    position, _ = position_and_scale(float(scale.max()) * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
-    scales = np.divide(np.ldexp(1.0, position), scale.astype(np.float64)).astype(np.float32)
-    params = n.builder.module.add_constant(n.builder.fresh_name(f"{n.proto.output[0]}.scales"), scales)
-    return QuantType(storage, position, axis=axis, params=params.name, zero_point=int(zeros[0]))
+        return tensor_quant(storage, float(scale.reshape(-1)[0]), int(zeros[0]))
+    return channel_quant(n.builder, storage, scale, int(zeros[0]), axis, f"{n.proto.output[0]}.scales")
 
 
 def _parameters(n: Node, first: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -54,16 +50,26 @@ def _axis(n: Node, rank: int, scale: np.ndarray) -> int:
     return normal_axis(axis, rank) if scale.size > 1 else 0
 
 
+def _fits_a_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | None) -> bool:
+    """Whether a quantised type can say it: one scale, or one per index of an axis, and one zero point."""
+    zeros = np.zeros(1) if zero is None else zero.reshape(-1)
+    one_zero = bool((zeros == zeros[0]).all())
+    return storage in STORED and not n.attribute("block_size", 0) and scale.ndim <= 1 and one_zero
+
+
 # -- the pair ----------------------------------------------------------------------------------------------------------
 @converter("QuantizeLinear")
 def quantize_linear(n: Node) -> Value:
-    x = n.input(0)
+    """What a quantised type cannot say (scales per block, several zero points, computed scales) is arithmetic."""
+    x, zero_point = n.input(0), n.optional(2)
     n.ignore("saturate", "precision")
-    scale, zero = _parameters(n, 1)
     code = n.attribute("output_dtype", 0)
-    storage = reader.dtype_of(code) if code else DType.of(zero.dtype) if zero is not None else DType.U8
+    storage = reader.dtype_of(code) if code else zero_point.type.dtype if zero_point is not None else DType.U8
     if storage is None:
         raise Unsupported(f"makes {reader.dtype_name(code)}", "quantise to 8 or 16 bits")
+    scale, zero = n.known(1), n.known(2)
+    if scale is None or (zero_point is not None and zero is None) or not _fits_a_type(n, storage, scale, zero):
+        return _quantize_plain(n, x, storage)
     return quantize(n, x, quant_type(n, storage, scale, zero, _axis(n, x.type.rank, scale)))
 
 
@@ -76,8 +82,12 @@ def quantize(n: Node, x: Value, type: QuantType) -> Value:
 @converter("DequantizeLinear")
 def dequantize_linear(n: Node) -> Value:
     n.ignore("output_dtype")
-    scale, zero = _parameters(n, 1)
-    return dequantize(n, n.input(0), scale, zero, _axis(n, n.input(0).type.rank, scale))
+    x, scale, zero = n.input(0), n.known(1), n.known(2)
+    computed = scale is None or (n.optional(2) is not None and zero is None)
+    if computed or (x.type.quant is None and not _fits_a_type(n, x.type.dtype, scale, zero)):  # type: ignore[arg-type]
+        return _dequantize_plain(n, x, n.input(1), n.optional(2))
+    assert scale is not None
+    return dequantize(n, x, scale, zero, _axis(n, x.type.rank, scale))
 
 
 def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Value:
@@ -91,24 +101,40 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
         type = quant_type(n, x.type.dtype, scale, zero, axis)
         stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
         return n.builder.append(quant.Dequantize, stored)[0]
-    return _dequantize_plain(n, x, scale, zero, axis)
+    zero_point = None if zero is None or not zero.any() else n.constant(zero)
+    return _dequantize_plain(n, x, n.constant(scale), zero_point, axis)
 
 
-def _dequantize_plain(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Value:
+def _dequantize_plain(n: Node, x: Value, scale: Value, zero: Value | None, axis: int | None = None) -> Value:
     """Integers that have no quantised type, such as those of a graph input, by arithmetic."""
-    if n.attribute("block_size", 0) or scale.ndim > 1:
-        raise Unsupported("has scales per block", PER_TENSOR)
-
-    def along_axis(values: np.ndarray) -> Constant:
-        shape = [1] * x.type.rank
-        if values.size > 1:
-            shape[axis] = values.size
-        return n.constant(values.astype(np.float32).reshape(shape if values.size > 1 else ()))
-
     y = n.emit(math.Cast, x, to=DType.F32)
-    if zero is not None and zero.any():
-        y = n.emit(math.Sub, y, along_axis(zero))
-    return n.emit(math.Mul, y, along_axis(scale))
+    if zero is not None and not (isinstance(zero, Constant) and not zero.data.any()):
+        y = n.emit(math.Sub, y, _spread(n, x, zero, axis))
+    return n.emit(math.Mul, y, _spread(n, x, scale, axis))
+
+
+def _quantize_plain(n: Node, x: Value, storage: DType) -> Value:
+    x = n.emit(math.Cast, x, to=DType.F32) if x.type.dtype is not DType.F32 else x
+    y = n.emit(math.Round, n.emit(math.Div, x, _spread(n, x, n.input(1), None)))
+    if n.optional(2) is not None:
+        y = n.emit(math.Add, y, _spread(n, x, n.input(2), None))
+    limits = np.iinfo(storage.numpy)
+    return n.emit(math.Cast, n.emit(math.Clip, y, low=float(limits.min), high=float(limits.max)), to=storage)
+
+
+def _spread(n: Node, x: Value, values: Value, axis: int | None) -> Value:
+    """Scales or zero points as f32, in a shape that broadcasts with x: per tensor, per index of an axis, per block."""
+    values = n.emit(math.Cast, values, to=DType.F32) if values.type.dtype is not DType.F32 else values
+    if values.type.elements == 1:
+        return reshape(n, values, ())
+    axis = normal_axis(n.attribute("axis", 1), x.type.rank) if axis is None else axis
+    block = n.attribute("block_size", 0)
+    if not block:
+        shape = [1] * x.type.rank
+        shape[axis] = values.type.elements
+        return reshape(n, values, shape)
+    places = np.arange(x.type.static_shape[axis]) // block
+    return n.emit(tensor.Gather, values, n.constant(places, DType.I64), axis=axis)
 
 
 @converter("DynamicQuantizeLinear")

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from compiler.errors import CompilerError, error
 from compiler.ir.types import DType
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 
 _DTYPES: dict[int, DType] = {
     onnx.TensorProto.BOOL: DType.BOOL, onnx.TensorProto.INT8: DType.I8, onnx.TensorProto.INT16: DType.I16,
@@ -31,6 +31,11 @@ _DTYPES: dict[int, DType] = {
 def dtype_of(code: int) -> DType | None:
     """The element type an ONNX type code stands for; None for strings, complex numbers and sub-byte types."""
     return _DTYPES.get(code)
+
+
+def code_of_name(name: str) -> int:
+    """The code of a type's name; 0, which stands for none, where there is no such type."""
+    return dict(onnx.TensorProto.DataType.items()).get(name.upper(), 0)
 
 
 def dtype_name(code: int) -> str:

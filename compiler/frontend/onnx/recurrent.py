@@ -17,6 +17,7 @@ FULL_LENGTH = "give every sequence its full length, or leave sequence_lens out"
 
 
 def _common(n: Node) -> dict[str, Any]:
+    n.ignore("output_sequence")
     lengths = n.optional(4)
     if lengths is not None:
         steps = n.shape()[1 if n.attribute("layout", 0) else 0]

@@ -12,8 +12,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-FAMILY_MODULES = ("activations", "control", "conv", "einsum", "loops", "math", "microsoft", "normalization",
-                  "quantization", "recurrent", "reduce", "resize", "sequences", "tensor")  # fmt: skip
+FAMILY_MODULES = ("activations", "control", "conv", "dynamic", "einsum", "features", "loops", "math", "microsoft",
+                  "normalization", "pooling", "quantization", "recurrent", "reduce", "resize", "sequences", "signal",
+                  "tensor", "vision")  # fmt: skip
 
 Converter = Callable[[Any], Any]
 """Takes a `node.Node`; gives a value, a sequence of values (None for an absent output), or a `node.Inline`."""

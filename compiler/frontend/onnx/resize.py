@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
+import numpy as np
+
+from compiler.evaluate.resize import KERNELS, NEAREST
 from compiler.frontend.common.emitter import normal_axis
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
-from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Value
-from compiler.ops import nn
+from compiler.frontend.records import Malformed
+from compiler.ir.core import Constant, Value
+from compiler.ops import math, nn, tensor
 
 LEGACY = {"coordinate_mode": "asymmetric", "nearest_mode": "floor"}
 """How Upsample and Resize-10 read coordinates."""
@@ -31,6 +34,9 @@ def _legacy_mode(n: Node) -> str:
 
 @converter("Upsample")
 def upsample_by_attribute(n: Node) -> Value:
+    if n.opset < 7:
+        factors = (1.0, 1.0, n.required("height_scale"), n.required("width_scale"))
+        return _by_scales(n, factors, mode=_legacy_mode(n), **LEGACY)
     return _by_scales(n, n.required("scales"), mode=_legacy_mode(n), **LEGACY)
 
 
@@ -43,10 +49,10 @@ def upsample_by_input(n: Node) -> Value:
 
 @converter("Resize", since=11)
 def resize(n: Node) -> Value:
-    n.ignore(1, "extrapolation_value")  # both matter to tf_crop_and_resize only
     coordinate_mode = n.attribute("coordinate_transformation_mode", "half_pixel")
     if coordinate_mode == "tf_crop_and_resize":
-        raise Unsupported("crops and resizes (tf_crop_and_resize)", "crop with Slice, then resize")
+        return _crop_and_resize(n)
+    n.ignore(1, "extrapolation_value")  # both matter to tf_crop_and_resize only
     attributes = {
         "mode": n.attribute("mode", "nearest"), "coordinate_mode": coordinate_mode,
         "nearest_mode": n.attribute("nearest_mode", "round_prefer_floor"),
@@ -78,3 +84,58 @@ def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], policy: str, **att
     for axis in axes:
         sizes[axis], scales[axis] = floor(shape[axis] * scale + 0.5), scale
     return n.emit(nn.Resize, n.input(0), sizes=sizes, scales=tuple(scales), **attributes)
+
+
+def _crop_and_resize(n: Node) -> Value:
+    """A known region, resampled: along every axis that changes a product with a known matrix of weights."""
+    x, shape = n.input(0), n.shape()
+    mode, outside = n.attribute("mode", "nearest"), n.attribute("extrapolation_value", 0.0)
+    nearest, slope = n.attribute("nearest_mode", "round_prefer_floor"), n.attribute("cubic_coeff_a", -0.75)
+    n.ignore("exclude_outside", "keep_aspect_ratio_policy", "antialias")
+    axes = [normal_axis(a, len(shape)) for a in n.attribute("axes", tuple(range(len(shape))))]
+    regions = n.array(1, "the region").reshape(2, -1)
+    by_size = n.optional(3) is not None and bool(n.ints(3, "sizes"))
+    given = [float(v) for v in (n.ints(3, "sizes") if by_size else n.array(2, "scales").reshape(-1))]
+    n.ignore(2)
+    covered: Value = n.constant(np.ones((), bool))
+    for axis, start, end, size in zip(axes, *regions, given, strict=True):
+        count = int(size) if by_size else floor(shape[axis] * (end - start) * size)
+        if count < 1:
+            raise Malformed(f"axis {axis} is resized to {count} elements")
+        steps = (end - start) * (shape[axis] - 1) / max(count - 1, 1)
+        places = start * (shape[axis] - 1) + np.arange(count) * steps
+        if count == 1:
+            places = np.array([0.5 * (start + end) * (shape[axis] - 1)])
+        inside = (places >= 0) & (places <= shape[axis] - 1)
+        weights = _weights(places, shape[axis], mode, nearest, slope)
+        x = _weighted(n, x, axis, weights)
+        along = [1] * len(shape)
+        along[axis] = count
+        covered = n.emit(math.And, covered, n.constant(inside.reshape(along)))
+    if isinstance(covered, Constant) and covered.data.all():
+        return x
+    return n.emit(math.Where, covered, x, n.scalar_like(outside, x))
+
+
+def _weights(places: np.ndarray, size: int, mode: str, nearest: str, slope: float) -> np.ndarray:
+    """[outputs, inputs] of an axis, places counted in input elements; the border repeats."""
+    if mode == "nearest":
+        taps, factors = NEAREST[nearest](places)[:, None], np.ones((len(places), 1))
+    else:
+        kernel, radius = KERNELS[mode]
+        taps = np.floor(places)[:, None] + np.arange(1 - radius, radius + 1)
+        factors = kernel(np.abs(places[:, None] - taps), slope)
+    matrix = np.zeros((len(places), size))
+    rows = np.broadcast_to(np.arange(len(places))[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1).astype(np.int64)), factors)
+    return matrix
+
+
+def _weighted(n: Node, x: Value, axis: int, weights: np.ndarray) -> Value:
+    """x along one axis by a matrix."""
+    if weights.shape[0] == weights.shape[1] and (weights == np.eye(len(weights))).all():
+        return x
+    order = [i for i in range(x.type.rank) if i != axis] + [axis]
+    moved = n.emit(tensor.Transpose, x, perm=order)
+    y = n.emit(nn.MatMul, moved, n.constant(weights.T, x.type.dtype))
+    return n.emit(tensor.Transpose, y, perm=np.argsort(order).tolist())

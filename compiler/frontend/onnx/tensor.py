@@ -8,12 +8,13 @@ from math import prod
 import numpy as np
 
 from compiler.frontend.common.emitter import normal_axis, reshape
+from compiler.frontend.onnx import dynamic
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Value
+from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
-from compiler.ops import math, nn, tensor
+from compiler.ops import math, nn, selection, tensor
 from compiler.ops.reduce import ArgMax
 
 
@@ -21,8 +22,10 @@ from compiler.ops.reduce import ArgMax
 @converter("Reshape")
 def reshape_node(n: Node) -> Value:
     x = n.input(0)
+    if n.opset >= 5 and (n.known(1) is None or not x.type.is_static):
+        return dynamic.reshaped(n, x, dynamic.settled(n, dynamic.vector(n, 1)), bool(n.attribute("allowzero", 0)))
     shape = n.shape()
-    wanted = list(n.ints(1, "the shape"))
+    wanted = list(n.ints(1, "the shape") if n.opset >= 5 else n.required("shape"))
     if not n.attribute("allowzero", 0):
         if any(d == 0 and i >= len(shape) for i, d in enumerate(wanted)):
             raise Malformed(f"shape {wanted} copies a dimension the input, of rank {len(shape)}, does not have")
@@ -36,21 +39,24 @@ def reshape_node(n: Node) -> Value:
 
 @converter("Flatten")
 def flatten(n: Node) -> Value:
-    shape = n.shape()
+    shape = n.input(0).type.shape
     axis = n.attribute("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
-    return reshape(n, n.input(0), (prod(shape[:axis]), prod(shape[axis:])))
+    sizes = [-1 if None in part else prod(d or 0 for d in part) for part in (shape[:axis], shape[axis:])]
+    return reshape(n, n.input(0), sizes)
 
 
 @converter("Squeeze")
 def squeeze(n: Node) -> Value:
-    shape = n.shape()
+    shape = n.input(0).type.shape
     axes = n.axes_attribute_or_input(1)
     single = [i for i, d in enumerate(shape) if d == 1]
     dropped = {normal_axis(a, len(shape)) for a in (single if axes is None else axes)}
-    if any(shape[a] != 1 for a in dropped):
+    if any(shape[a] not in (1, None) for a in dropped):
         raise Malformed(f"squeezes axes {sorted(dropped)} of shape {list(shape)}, which are not all 1")
-    return reshape(n, n.input(0), [d for i, d in enumerate(shape) if i not in dropped])
+    if None in shape:
+        return dynamic.rearranged(n, n.input(0), [i for i in range(len(shape)) if i not in dropped])
+    return reshape(n, n.input(0), [d for i, d in enumerate(shape) if i not in dropped])  # type: ignore[misc]
 
 
 @converter("Unsqueeze")
@@ -58,11 +64,16 @@ def unsqueeze(n: Node) -> Value:
     axes = n.axes_attribute_or_input(1)
     if axes is None:
         raise Malformed("axes are missing")
-    shape = n.shape()
+    shape = n.input(0).type.shape
     rank = len(shape) + len(axes)
     added = {normal_axis(a, rank) for a in axes}
-    rest = iter(shape)
-    return reshape(n, n.input(0), [1 if i in added else next(rest) for i in range(rank)])
+    if len(added) != len(axes):
+        raise Malformed(f"axes {list(axes)} name an axis twice")
+    rest = iter(range(len(shape)))
+    places = [None if i in added else next(rest) for i in range(rank)]
+    if None in shape:
+        return dynamic.rearranged(n, n.input(0), places)
+    return reshape(n, n.input(0), [1 if p is None else shape[p] for p in places])  # type: ignore[misc]
 
 
 @converter("Transpose")
@@ -92,7 +103,7 @@ def space_to_depth(n: Node) -> Value:
 @converter("Concat")
 def concat(n: Node) -> Value:
     values = [n.input(i) for i in range(len(n.inputs))]
-    axis = normal_axis(n.required("axis"), values[0].type.rank)
+    axis = normal_axis(n.required("axis") if n.opset >= 4 else n.attribute("axis", 1), values[0].type.rank)
     filled = [v for v in values if v.type.shape[axis] != 0] or values[:1]
     return filled[0] if len(filled) == 1 else n.emit(tensor.Concat, *filled, axis=axis)
 
@@ -103,6 +114,10 @@ def slice_axes(
     """Input 0 cut along some axes, with ONNX's clamping of starts and ends."""
     if not len(starts) == len(ends) == len(axes) == len(steps):
         raise Malformed("starts, ends, axes and steps differ in length")
+    if not n.input(0).type.is_static:
+        x, (first, last, apart) = n.input(0), (n.constant(v, DType.I64) for v in (starts, ends, steps))
+        places = [normal_axis(a, x.type.rank) for a in axes]
+        return dynamic.settled(n, dynamic.sliced(n, x, first, last, apart, places))
     shape = n.shape()
     firsts, sizes, strides = [0] * len(shape), list(shape), [1] * len(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -124,23 +139,37 @@ def slice_by_attributes(n: Node) -> Value:
 
 @converter("Slice", since=10)
 def slice_by_inputs(n: Node) -> Value:
+    if any(n.optional(i) is not None and n.known(i) is None for i in (1, 2, 4)):
+        return _slice_by_data(n)
     starts, ends = n.ints(1, "starts"), n.ints(2, "ends")
     axes = n.optional_ints(3, "axes") or tuple(range(len(starts)))
-    return slice_axes(n, starts, ends, axes, n.optional_ints(4, "steps") or (1,) * len(starts))
+    cut = slice_axes(n, starts, ends, axes, n.optional_ints(4, "steps") or (1,) * len(starts))
+    return dynamic.settled(n, cut)
+
+
+def _slice_by_data(n: Node) -> Value:
+    x, starts, ends = n.input(0), dynamic.vector(n, 1), dynamic.vector(n, 2)
+    count = (dynamic.entries(starts) or dynamic.entries(ends) or [])
+    axes = n.optional_ints(3, "axes") or tuple(range(len(count)))
+    steps = n.constant([1] * len(axes), DType.I64) if n.optional(4) is None else dynamic.vector(n, 4)
+    return dynamic.sliced(n, x, starts, ends, steps, [normal_axis(a, x.type.rank) for a in axes])
 
 
 @converter("Split")
 def split(n: Node) -> list[Value]:
     n.ignore("num_outputs")
-    shape = n.shape()
+    shape = n.input(0).type.shape
     axis = normal_axis(n.attribute("axis", 0), len(shape))
+    total = shape[axis]
+    if total is None:
+        raise Unsupported(f"splits axis {axis}, whose size depends on the network's data", "use Slice instead")
     sizes = n.optional_ints(1, "split") or n.attribute("split")
     if sizes is None:
         count = n.attribute("num_outputs", len(n.proto.output))
-        size = -(-shape[axis] // count)
-        sizes = [min(size, shape[axis] - i * size) for i in range(count)]
-    if sum(sizes) != shape[axis] or min(sizes, default=0) < 0:
-        raise Malformed(f"cannot split {shape[axis]} elements into {list(sizes)}")
+        size = -(-total // count)
+        sizes = [min(size, total - i * size) for i in range(count)]
+    if sum(sizes) != total or min(sizes, default=0) < 0:
+        raise Malformed(f"cannot split {total} elements into {list(sizes)}")
     found, start = [], 0
     for size in sizes:
         found.append(slice_axes(n, (start,), (start + size,), (axis,), (1,)))
@@ -150,7 +179,7 @@ def split(n: Node) -> list[Value]:
 
 def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
     """Input 0 with elements added, or taken away where a pad is negative."""
-    x, rank = n.input(0), len(n.shape())
+    x, rank = n.input(0), n.input(0).type.rank
     if len(pads) != 2 * rank:
         raise Malformed(f"{len(pads)} pads for an input of rank {rank}")
     starts, ends = [max(-p, 0) for p in pads[:rank]], [max(-p, 0) for p in pads[rank:]]
@@ -163,12 +192,12 @@ def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
 
 @converter("Pad")
 def pad_by_attributes(n: Node) -> Value:
-    return pad_axes(n, n.required("pads"), n.attribute("value", 0.0))
+    return pad_axes(n, n.required("pads" if n.opset >= 2 else "paddings"), n.attribute("value", 0.0))
 
 
 @converter("Pad", since=11)
 def pad_by_inputs(n: Node) -> Value:
-    pads, rank = n.ints(1, "pads"), len(n.shape())
+    pads, rank = n.ints(1, "pads"), n.input(0).type.rank
     value = 0.0 if n.optional(2) is None else float(n.array(2, "the padding value").item())
     axes = n.optional_ints(3, "axes")
     if axes is not None:
@@ -184,6 +213,11 @@ def pad_by_inputs(n: Node) -> Value:
 @converter("Expand")
 def expand(n: Node) -> Value:
     x = n.input(0)
+    if n.known(1) is None or not x.type.is_static:
+        shape_of = dynamic.settled(n, dynamic.vector(n, 1))
+        if not isinstance(shape_of, Constant) or not x.type.is_static:
+            return dynamic.expanded(n, x, shape_of)
+        return n.emit(tensor.BroadcastTo, x, shape=np.broadcast_shapes(n.shape(), tuple(shape_of.data)))
     try:
         shape = np.broadcast_shapes(n.shape(), n.ints(1, "the shape"))
     except ValueError:
@@ -192,7 +226,16 @@ def expand(n: Node) -> Value:
 
 
 @converter("Tile")
+def tile_one_axis(n: Node) -> Value:
+    repeats, axis = [1] * n.input(0).type.rank, int(n.array(2, "the axis").item())
+    repeats[normal_axis(axis, len(repeats))] = int(n.array(1, "the number of tiles").item())
+    return n.emit(tensor.Tile, n.input(0), repeats=repeats)
+
+
+@converter("Tile", since=6)
 def tile(n: Node) -> Value:
+    if n.known(1) is None:
+        return n.emit(selection.TileAs, n.input(0), dynamic.vector(n, 1))
     return n.emit(tensor.Tile, n.input(0), repeats=n.ints(1, "repeats"))
 
 
@@ -202,8 +245,8 @@ def gather(n: Node) -> Value:
     """One known index is a slice and a reshape, which the target can place without moving anything."""
     x, indices = n.input(0), n.known(1)
     axis = normal_axis(n.attribute("axis", 0), x.type.rank)
-    if indices is None or indices.size != 1 or n.known(0) is not None:
-        return n.emit(tensor.Gather, x, _index(n, 1), axis=axis)
+    if indices is None or indices.size != 1 or n.known(0) is not None or not x.type.is_static:
+        return dynamic.settled(n, n.emit(tensor.Gather, x, index_operand(n, 1), axis=axis))
     shape = list(n.shape())
     index = int(indices.item())
     if not -shape[axis] <= index < shape[axis]:
@@ -211,10 +254,10 @@ def gather(n: Node) -> Value:
     starts, sizes = [0] * len(shape), list(shape)
     starts[axis], sizes[axis] = index % shape[axis], 1
     cut = x if sizes == shape else n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
-    return reshape(n, cut, (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
+    return dynamic.settled(n, reshape(n, cut, (*shape[:axis], *indices.shape, *shape[axis + 1 :])))
 
 
-def _index(n: Node, position: int) -> Value:
+def index_operand(n: Node, position: int) -> Value:
     """An index operand, in an element type our gathers take."""
     value = n.input(position)
     return value if value.type.dtype in tensor.INDEX else n.emit(math.Cast, value, to=DType.I64)
@@ -222,24 +265,24 @@ def _index(n: Node, position: int) -> Value:
 
 @converter("GatherElements")
 def gather_elements(n: Node) -> Value:
-    return n.emit(tensor.GatherElements, n.input(0), _index(n, 1), axis=n.attribute("axis", 0))
+    return n.emit(tensor.GatherElements, n.input(0), index_operand(n, 1), axis=n.attribute("axis", 0))
 
 
 @converter("GatherND")
 def gather_nd(n: Node) -> Value:
-    return n.emit(tensor.GatherNd, n.input(0), _index(n, 1), batch_dims=n.attribute("batch_dims", 0))
+    return n.emit(tensor.GatherNd, n.input(0), index_operand(n, 1), batch_dims=n.attribute("batch_dims", 0))
 
 
 @converter("ScatterND")
 def scatter_nd(n: Node) -> Value:
     reduction = n.attribute("reduction", "none")
-    return n.emit(tensor.ScatterNd, n.input(0), _index(n, 1), n.input(2), reduction=reduction)
+    return n.emit(tensor.ScatterNd, n.input(0), index_operand(n, 1), n.input(2), reduction=reduction)
 
 
 @converter("Scatter", "ScatterElements")
 def scatter_elements(n: Node) -> Value:
     return n.emit(
-        tensor.ScatterElements, n.input(0), _index(n, 1), n.input(2), axis=n.attribute("axis", 0),
+        tensor.ScatterElements, n.input(0), index_operand(n, 1), n.input(2), axis=n.attribute("axis", 0),
         reduction=n.attribute("reduction", "none"),
     )  # fmt: skip
 
@@ -279,15 +322,21 @@ def reverse_sequence(n: Node) -> Value:
 @converter("TopK")
 def top_k(n: Node) -> list[Value]:
     n.ignore("sorted")
-    count = n.attribute("k") if n.optional(1) is None else int(n.array(1, "k").item())
     axis = normal_axis(n.attribute("axis", -1), n.input(0).type.rank)
+    if n.optional(1) is not None and n.known(1) is None:
+        largest = bool(n.attribute("largest", 1))
+        return n.emit_all(selection.TopKAs, n.input(0), dynamic.vector(n, 1), axis=axis, largest=largest)
+    count = n.attribute("k") if n.optional(1) is None else int(n.array(1, "k").item())
     return n.emit_all(tensor.TopK, n.input(0), k=count, axis=axis, largest=bool(n.attribute("largest", 1)))
 
 
-@converter("CumSum")
-def cumulative_sum(n: Node) -> Value:
+RUNNING: dict[str, type[Op]] = {"CumSum": tensor.CumSum, "CumProd": tensor.CumProd}
+
+
+@converter(*RUNNING)
+def running_total(n: Node) -> Value:
     return n.emit(
-        tensor.CumSum, n.input(0), axis=int(n.array(1, "the axis").item()),
+        RUNNING[n.proto.op_type], n.input(0), axis=int(n.array(1, "the axis").item()),
         exclusive=bool(n.attribute("exclusive", 0)), reverse=bool(n.attribute("reverse", 0)),
     )  # fmt: skip
 
@@ -298,18 +347,17 @@ def trilu(n: Node) -> Value:
     return n.emit(tensor.Trilu, n.input(0), upper=bool(n.attribute("upper", 1)), k=diagonal)
 
 
-@converter("NonZero")
-def non_zero(n: Node) -> Value:
-    if n.known(0) is None:
-        raise Unsupported("the size of its result depends on the network's data", "cut the model before it")
-    return n.constant(np.array(np.nonzero(np.atleast_1d(n.array(0, "the input"))), np.int64))
-
-
-@converter("Compress")
-def compress(n: Node) -> Value:
-    x = n.input(0)
-    chosen = np.flatnonzero(n.array(1, "the condition"))
-    axis = n.attribute("axis")
-    if axis is None:
-        x, axis = reshape(n, x, (prod(n.shape()),)), 0
-    return n.emit(tensor.Gather, x, n.constant(chosen, DType.I64), axis=axis)
+@converter("TensorScatter", since=24)
+def tensor_scatter(n: Node) -> Value:
+    """An update written into a cache from a place of each batch row on; circular ones wrap round."""
+    cache, update = n.input(0), n.input(1)
+    shape, axis = update.type.static_shape, normal_axis(n.attribute("axis", -2), cache.type.rank)
+    along = [1] * len(shape)
+    along[axis] = shape[axis]
+    places: Value = n.constant(np.arange(shape[axis]).reshape(along), DType.I64)
+    if n.optional(2) is not None:
+        first = reshape(n, n.emit(math.Cast, n.input(2), to=DType.I64), (shape[0], *[1] * (len(shape) - 1)))
+        places = n.emit(math.Add, first, places)
+    if n.attribute("mode", "linear") == "circular":
+        places = n.emit(math.Mod, places, n.constant(cache.type.static_shape[axis], DType.I64))
+    return n.emit(tensor.ScatterElements, cache, n.emit(tensor.BroadcastTo, places, shape=shape), update, axis=axis)
