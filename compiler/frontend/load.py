@@ -54,6 +54,12 @@ def _load_text(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     return read_module(path)
 
 
+def _load_torchscript(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
+    from compiler.frontend.torchscript.importer import import_model
+
+    return import_model(path, shapes, bindings)
+
+
 def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     raise error(
         "E220", "PyTorch archives cannot be read yet", where=str(path),
@@ -62,7 +68,7 @@ def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
 
 
 READERS: dict[str, Callable[[Path, Shapes, Bindings], Module]] = {
-    ".onnx": _load_onnx, ".mlu": _load_text, ".pt": _refuse_torch, ".pth": _refuse_torch, ".pt2": _refuse_torch,
-    ".ptl": _refuse_torch, ".jit": _refuse_torch,
+    ".onnx": _load_onnx, ".mlu": _load_text, ".pt": _load_torchscript, ".pth": _load_torchscript,
+    ".ptl": _load_torchscript, ".jit": _load_torchscript, ".torchscript": _load_torchscript, ".pt2": _refuse_torch,
 }  # fmt: skip
 """Suffix of a file's name → its frontend."""

@@ -21,12 +21,12 @@ from compiler.ops import math as math_ops
 from compiler.ops import tensor as tensor_ops
 
 VIEWS = frozenset(
-    "aten::" + name
+    f"aten::{name}"
     for name in (
-        "slice select view reshape view_as reshape_as flatten unflatten permute transpose t numpy_T movedim swapaxes "
-        "swapdims unsqueeze squeeze narrow expand expand_as unbind split split_with_sizes chunk tensor_split alias "
-        "detach diagonal ravel"
-    ).split()
+        "slice", "select", "view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "permute", "transpose",
+        "t", "numpy_T", "movedim", "swapaxes", "swapdims", "unsqueeze", "squeeze", "narrow", "expand", "expand_as",
+        "unbind", "split", "split_with_sizes", "chunk", "tensor_split", "alias", "detach", "diagonal", "ravel",
+    )
 )  # fmt: skip
 """Operators whose results share elements with their first argument."""
 

@@ -55,8 +55,9 @@ class _Reader:
                 return self.pop()
             action = ACTIONS.get(code)
             if action is None:
-                info = pickletools.code2op.get(code.decode("latin-1"))
-                name = f"opcode {info.name}" if info else f"byte {code!r}"
+                names = {info.code: info.name for info in pickletools.opcodes}
+                name = names.get(code.decode("latin-1"))
+                name = f"opcode {name}" if name else f"byte {code!r}"
                 raise Refused(f"uses {name}, which PyTorch does not write")
             action(self)
 
@@ -105,6 +106,12 @@ class _Reader:
         return self.stack[-1]
 
     # -- opcodes -------------------------------------------------------------------------------------------------------
+    def skip(self, count: int) -> None:
+        self.take(count)
+
+    def drop(self) -> None:
+        self.pop()
+
     def tuple_of(self, count: int) -> None:
         items = [self.pop() for _ in range(count)]
         self.push(tuple(reversed(items)))
@@ -194,7 +201,7 @@ def _text(form: str) -> Callable[[_Reader], None]:
 
 
 ACTIONS: dict[bytes, Callable[[_Reader], None]] = {
-    b"\x80": lambda r: r.take(1) and None, b"\x95": lambda r: r.take(8) and None,
+    b"\x80": lambda r: r.skip(1), b"\x95": lambda r: r.skip(8),
     b"(": _pushes(MARK), b"N": _pushes(None), b"\x88": _pushes(True), b"\x89": _pushes(False),
     b"]": lambda r: r.push([]), b"}": lambda r: r.push({}), b")": _pushes(()),
     b"t": lambda r: r.push(tuple(r.to_mark())), b"l": lambda r: r.push(r.to_mark()),
@@ -204,7 +211,7 @@ ACTIONS: dict[bytes, Callable[[_Reader], None]] = {
     b"q": lambda r: r.remember(r.number("<B")), b"r": lambda r: r.remember(r.number("<I")),
     b"\x94": lambda r: r.remember(len(r.memo)),
     b"h": lambda r: r.push(r.memo[r.number("<B")]), b"j": lambda r: r.push(r.memo[r.number("<I")]),
-    b"0": lambda r: r.pop() and None,
+    b"0": _Reader.drop,
     b"c": _Reader.global_name, b"\x93": _Reader.stack_global, b"R": _Reader.reduce, b"\x81": _Reader.new_object,
     b"b": _Reader.build, b"Q": _Reader.storage, b"a": _Reader.append, b"e": _Reader.append_all,
     b"s": _Reader.set_item, b"u": _Reader.set_items,

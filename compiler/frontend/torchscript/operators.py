@@ -1,0 +1,398 @@
+"""Calls of torch's operators in the code of an archive: what is answered at once, and what goes to the aten table.
+
+Questions about a tensor (its shape, its type) and computation on numbers and lists are answered with Python's values.
+Everything else is one node: it has a record, its tensors go to the table as values, and the answer comes back as
+tensors. Operators that write in place write through the tensor they were given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompilerError, Diagnostic
+from compiler.frontend.aten import dtypes
+from compiler.frontend.aten.registry import convert, find_converter
+from compiler.frontend.builder import Builder
+from compiler.frontend.records import Malformed, NodeRecord, Unsupported
+from compiler.frontend.torchscript.scalars import CONTAINERS, SCALARS, bounded
+from compiler.frontend.torchscript.tensors import VIEWS, Step, Tensor
+from compiler.ir.core import Argument, Constant, Function, Result, Value
+from compiler.ir.location import Location
+from compiler.ir.types import DType
+from compiler.ops import math as math_ops
+from compiler.ops import tensor as tensor_ops
+
+MOST_NODES = 100_000
+LARGEST_CONSTANT = 1 << 29
+"""Bytes a tensor that is known at import may take."""
+
+REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
+BLOCKED: Any = type("Blocked", (), {"__repr__": lambda _: "<blocked>"})()
+"""Stands for a value whose computation was not converted."""
+
+INDICES = {
+    "aten::embedding": 1, "aten::index_select": 2, "aten::gather": 2, "aten::one_hot": 0, "aten::take_along_dim": 1,
+    "aten::embedding_bag": 1, "aten::scatter": 2, "aten::take": 1, "aten::index": 1,
+}  # fmt: skip
+"""Operators → which argument holds indices: an input of the network that is used so holds integers."""
+
+MASKS = {"aten::masked_fill": 1, "aten::where": 0, "aten::bitwise_not": 0, "aten::masked_select": 1}
+SELF = frozenset(
+    f"aten::{name}"
+    for name in (
+        "to", "detach", "alias", "cpu", "cuda", "dropout", "feature_dropout", "alpha_dropout", "float", "double", "half",
+        "type_as", "requires_grad_", "pin_memory", "lift", "lift_fresh", "identity", "set_data",
+    )
+)  # fmt: skip
+"""Operators that give their tensor itself where they have nothing to do."""
+
+SHAPED = ("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty", "eye",
+          "expand", "repeat", "broadcast_to", "tile", "arange", "linspace", "tril_indices", "triu_indices")  # fmt: skip
+_MOST_ELEMENTS = LARGEST_CONSTANT // 4
+
+
+class Retype(Exception):
+    """An input of the network turns out to hold integers or booleans: the import begins anew with that type."""
+
+    def __init__(self, name: str, dtype: DType) -> None:
+        super().__init__(name)
+        self.name = name
+        self.dtype = dtype
+
+
+class Operators:
+    """The operators of one import; `records` holds what became of each node."""
+
+    def __init__(self, file: str, builder: Builder, function: Function, version: int) -> None:
+        self.file = file
+        self.builder = builder
+        self.function = function
+        self.version = version
+        self.records: list[NodeRecord] = []
+        self.faults: list[Diagnostic] = []
+
+    def value(self, tensor: Tensor) -> Value:
+        """The value a tensor has now."""
+        return tensor.read(self._convert)
+
+    def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], node: str) -> Any:
+        """What an operator gives. `node` is the name wanted for it. Raises Unsupported or Malformed for computation on
+        numbers and lists; faults of nodes go into their records.
+        """
+        at_once = self._at_once(name, args, kwargs)
+        if at_once is not None:
+            return at_once()
+        record = NodeRecord(self.builder.fresh_name(node), name, "", 0, ())
+        self.records.append(record)
+        if len(self.records) > MOST_NODES:
+            raise Malformed(f"computes more than {MOST_NODES} nodes")
+        if _holds_blocked([*args, *kwargs.values()]):
+            known = find_converter(name) is not None
+            record.status = "blocked" if known else "unsupported"
+            record.reason = "takes the output of a node that was not converted" if known else "has no converter"
+            return BLOCKED
+        return self._attempt(name, args, kwargs, record)
+
+    # -- answered at once ----------------------------------------------------------------------------------------------
+    def _at_once(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
+        """The computation of an operator that makes no node; None for the others."""
+        first = args[0] if args else None
+        if first is BLOCKED or (name not in QUESTIONS and any(a is BLOCKED for a in args)):
+            return None
+        if name in QUESTIONS and (isinstance(first, Tensor) or first is None or name.startswith("prim::")):
+            return lambda: QUESTIONS[name](self, *args)
+        if isinstance(first, list | tuple | dict | str) and name in CONTAINERS and not _is_list_of_tensors(name, first):
+            return lambda: _plain(CONTAINERS[name], args, kwargs)
+        if name in SCALARS and not any(isinstance(a, Tensor) for a in (*args, *kwargs.values())):
+            return lambda: _plain(SCALARS[name], args, kwargs)
+        if name in IDENTITIES:
+            return lambda: (first is args[1]) == (name == "aten::__is__")
+        return None
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+    def _attempt(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], record: NodeRecord) -> Any:
+        self.builder.begin_node(Location.of(record.name, self.file), record.name)
+        last = self.function.body.last
+        try:
+            return self._node(name, args, kwargs, record.name)
+        except Unsupported as fault:
+            record.status, record.reason, record.remedy = "unsupported", fault.reason, fault.remedy
+        except Malformed as fault:
+            record.status, record.reason, record.remedy = "malformed", fault.reason, fault.remedy
+        except CompilerError as fault:
+            record.status = "malformed"
+            record.reason = "; ".join(d.message for d in fault.diagnostics)
+            record.remedy = fault.diagnostics[0].help
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as fault:
+            record.status, record.remedy = "malformed", REPORT
+            record.reason = f"its arguments do not fit together ({type(fault).__name__}: {fault})"
+        finally:
+            self.builder.name_results(last.next if last is not None else self.function.body.first)
+        return BLOCKED
+
+    def _node(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], node: str) -> Any:
+        name, args, kwargs = self._of_today(name, args, kwargs)
+        self._check_sizes(name, args)
+        first = args[0] if args else None
+        in_place = name.endswith("_") and not name.endswith("__") and name not in SELF
+        if isinstance(first, Tensor) and in_place:
+            return self._write(name, first, args, kwargs, node)
+        self._check_inputs(name, args)
+        answer = self._convert(name, [self.plain(a) for a in args], {k: self.plain(v) for k, v in kwargs.items()})
+        self._name(answer, node)
+        if isinstance(first, Tensor):
+            if name in VIEWS or (name == "aten::contiguous" and first.is_dense):
+                return self._views(name, first, args, kwargs, answer)
+            if name in SELF and answer is self.value(first):
+                return first
+        return self.wrapped(answer)
+
+    def _convert(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        answer = convert(name, "", self.builder, args, kwargs)
+        for item in answer if isinstance(answer, list | tuple) else (answer,):
+            if isinstance(item, Constant) and item.data.nbytes > LARGEST_CONSTANT:
+                raise Malformed(f"computes a constant of {item.data.nbytes} bytes")
+        return answer
+
+    def _of_today(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[str, Sequence[Any], Mapping[str, Any]]:
+        """An operator of an old archive as today's: its meaning changed with the version of the file format."""
+        plain = name.removesuffix("_")
+        if name == "prim::data":
+            return "aten::detach", args, kwargs
+        divides = plain == "aten::div" and self.version < 4 and "rounding_mode" not in kwargs and len(args) == 2
+        if divides and not any(self._is_real(a) for a in args):
+            return name, args, {"rounding_mode": "trunc"}
+        if name == "aten::full" and self.version < 5 and kwargs.get("dtype") is None and len(args) > 1:
+            return name, [args[0], float(args[1]), *args[2:]], kwargs
+        if name in ("aten::linspace", "aten::logspace") and self.version < 9 and len(args) > 2 and args[2] is None:
+            return name, [*args[:2], 100, *args[3:]], kwargs
+        return name, args, kwargs
+
+    def _is_real(self, x: Any) -> bool:
+        return self.value(x).type.dtype.is_float if isinstance(x, Tensor) else isinstance(x, float)
+
+    def _check_sizes(self, name: str, args: Sequence[Any]) -> None:
+        """Refuse a constant that would not fit memory before it is made."""
+        if name.removeprefix("aten::") not in SHAPED:
+            return
+        sizes = next((a for a in args if isinstance(a, list)), [a for a in args if isinstance(a, int)])
+        count = 1
+        for size in sizes:
+            count *= max(abs(size), 1) if isinstance(size, int) else 1
+        if count > _MOST_ELEMENTS:
+            raise Malformed(f"makes a tensor of {count} elements")
+
+    def _check_inputs(self, name: str, args: Sequence[Any]) -> None:
+        """Find inputs of the network whose use shows that they hold integers or booleans."""
+        for table, dtype in ((INDICES, DType.I64), (MASKS, DType.BOOL)):
+            place = table.get(name)
+            if place is None or place >= len(args):
+                continue
+            for item in args[place] if isinstance(args[place], list) else [args[place]]:
+                value = self.value(item) if isinstance(item, Tensor) else None
+                if isinstance(value, Argument) and value.type.dtype.is_float:
+                    raise Retype(value.name, dtype)
+
+    # -- tensors and values --------------------------------------------------------------------------------------------
+    def plain(self, x: Any, depth: int = 0) -> Any:
+        """An argument as the aten table takes it: tensors as values."""
+        if isinstance(x, Tensor):
+            return self.value(x)
+        if isinstance(x, list | tuple):
+            if depth > 3:
+                raise Malformed("takes lists in lists in lists")
+            return [self.plain(item, depth + 1) for item in x]
+        return x
+
+    def wrapped(self, x: Any) -> Any:
+        """An answer of the table as the program sees it: values as tensors."""
+        if isinstance(x, Value):
+            return Tensor.of(x)
+        if isinstance(x, list | tuple):
+            return type(x)(self.wrapped(item) for item in x)
+        return x
+
+    def _name(self, answer: Any, node: str) -> None:
+        """Call the results of a node after it, those that have no name yet."""
+        results = [v for v in (answer if isinstance(answer, list | tuple) else (answer,)) if isinstance(v, Result)]
+        for number, result in enumerate(results):
+            if not result.name:
+                result.name = node if number == 0 else self.builder.fresh_name(f"{node}.{number}")
+
+    def _views(self, name: str, first: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], answer: Any) -> Any:
+        if name in ("aten::reshape", "aten::flatten", "aten::reshape_as") and not first.is_dense:
+            return self.wrapped(answer)
+        rest = tuple(self.plain(a) for a in args[1:])
+        named = {k: self.plain(v) for k, v in kwargs.items()}
+        if isinstance(answer, Value):
+            return first.view(Step(name, rest, named), answer)
+        return [first.view(Step(name, rest, named, i), v) for i, v in enumerate(answer)]
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+    def _write(self, name: str, target: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], node: str) -> Any:
+        """An operator that writes in place: its result becomes the tensor's elements."""
+        before = self.value(target)
+        rest = [self.plain(a) for a in args[1:]]
+        if name == "aten::copy_":
+            value = self._fitted(rest[0], before)
+        elif name in ("aten::fill_", "aten::zero_"):
+            value = self._fitted(rest[0] if name == "aten::fill_" else 0, before)
+        elif name.removesuffix("_") in VIEWS:
+            return self._rebind(name.removesuffix("_"), target, rest, kwargs)
+        else:
+            named = {k: self.plain(v) for k, v in kwargs.items()}
+            value = self._fitted(self._convert(name.removesuffix("_"), [before, *rest], named), before)
+        self._name(value, node)
+        target.write(value, self.builder, self._convert)
+        return target
+
+    def _rebind(self, name: str, target: Tensor, rest: list[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        """`unsqueeze_` and the like: the variable itself becomes a view."""
+        value = self._convert(name, [self.value(target), *rest], kwargs)
+        view = target.view(Step(name, tuple(rest), dict(kwargs)), value)
+        target.steps, target._value, target._version = view.steps, view._value, view._version
+        return target
+
+    def _fitted(self, x: Any, like: Value) -> Value:
+        """x broadcast and cast to the shape and element type of `like`."""
+        if not isinstance(x, Value):
+            shape, dtype = like.type.static_shape, like.type.dtype.numpy
+            return self.builder.constant(np.full(shape, x, dtype))
+        if like.type.quant is None and x.type.dtype is not like.type.dtype:
+            x = self.builder.emit(math_ops.Cast, x, to=like.type.dtype)[0]
+        if x.type.shape != like.type.shape:
+            x = self.builder.emit(tensor_ops.BroadcastTo, x, shape=like.type.static_shape)[0]
+        return x
+
+    # -- numbers of tensors --------------------------------------------------------------------------------------------
+    def number(self, x: Any, kind: type) -> Any:
+        """`int(x)`, `float(x)`, `bool(x)`. A tensor that depends on data stays one, but is never a bool."""
+        if x is BLOCKED:
+            return BLOCKED
+        if not isinstance(x, Tensor):
+            return _plain(kind, [x], {})
+        value = self.value(x)
+        if isinstance(value, Constant):
+            if value.data.size != 1:
+                raise Malformed(f"a tensor of {value.data.size} elements is taken for a number")
+            return bounded(kind(value.data.reshape(()).item()))
+        if kind is bool:
+            raise Unsupported("decides by the network's data what to compute", DECIDES)
+        return Tensor.of(self.builder.emit(math_ops.Cast, value, to=DType.I64)[0]) if kind is int else x
+
+
+DECIDES = (
+    "make the decision in the host program and save the branches as networks of their own, or choose with torch.where"
+)
+IDENTITIES = ("aten::__is__", "aten::__isnot__")
+
+
+def _plain(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return bounded(function(*args, **kwargs))
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as fault:
+        raise Malformed(f"its arguments do not fit together ({type(fault).__name__}: {fault})") from None
+
+
+def _is_list_of_tensors(name: str, items: Any) -> bool:
+    """Whether an operator on lists is meant for the tensors in one (`aten::sum` of a list of numbers is not)."""
+    if name in ("aten::index", "aten::sum", "aten::any", "aten::all", "prim::max", "prim::min"):
+        return any(isinstance(item, Tensor) for item in items)
+    return False
+
+
+def _holds_blocked(args: Sequence[Any]) -> bool:
+    return any(a is BLOCKED or (isinstance(a, list | tuple) and any(i is BLOCKED for i in a)) for a in args)
+
+
+# -- questions about a tensor ------------------------------------------------------------------------------------------
+def _size(o: Operators, x: Tensor, axis: int | None = None) -> Any:
+    shape = o.value(x).type.static_shape
+    if axis is None:
+        return list(shape)
+    if not -len(shape) <= axis < len(shape):
+        raise Malformed(f"asks for dimension {axis} of a tensor of {len(shape)}")
+    return shape[axis]
+
+
+def _len(o: Operators, x: Any) -> int:
+    if not isinstance(x, Tensor):
+        return _plain(len, [x], {})
+    shape = o.value(x).type.static_shape
+    if not shape:
+        raise Malformed("asks for the length of a tensor without dimensions")
+    return shape[0]
+
+
+def _dtype(o: Operators, x: Tensor) -> int:
+    type = o.value(x).type
+    if type.quant is not None:
+        return next(code for code, storage in dtypes.QUANTISED.items() if storage is type.dtype)
+    return dtypes.code_of(type.dtype)
+
+
+def _item(o: Operators, x: Tensor) -> Any:
+    value = o.value(x)
+    return o.number(x, type(value.data.reshape(-1)[0].item())) if isinstance(value, Constant) else x
+
+
+def _tolist(o: Operators, x: Tensor, *_: Any) -> Any:
+    value = o.value(x)
+    if not isinstance(value, Constant):
+        raise Unsupported("makes a list of a tensor's data", DECIDES)
+    return bounded(value.data.tolist())
+
+
+def _strides(o: Operators, x: Tensor, axis: int | None = None) -> Any:
+    shape = o.value(x).type.static_shape
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    strides = strides[: len(shape)]
+    return strides if axis is None else strides[axis]
+
+
+def _raise(o: Operators, *args: Any) -> Any:
+    raise Refusal(str(args[0]) if args else "")
+
+
+class Refusal(Exception):
+    """The network's own code raises an exception for the inputs it was given."""
+
+
+def _nothing(o: Operators, *args: Any) -> None:
+    return None
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "aten::size": _size, "aten::dim": lambda o, x: len(_size(o, x)), "aten::ndimension": lambda o, x: len(_size(o, x)),
+    "aten::len": _len, "aten::numel": lambda o, x: o.value(x).type.elements, "prim::dtype": _dtype,
+    "aten::dtype": _dtype, "aten::stride": _strides, "aten::item": _item, "prim::tolist": _tolist,
+    "aten::tolist": _tolist, "prim::device": lambda o, *x: "cpu", "aten::device": lambda o, *x: "cpu",
+    "prim::layout": lambda o, x: 0, "prim::is_cuda": lambda o, x: False, "prim::is_cpu": lambda o, x: True,
+    "prim::is_quantized": lambda o, x: o.value(x).type.quant is not None, "prim::is_sparse": lambda o, x: False,
+    "prim::is_mkldnn": lambda o, x: False, "prim::is_mps": lambda o, x: False, "prim::is_xpu": lambda o, x: False,
+    "prim::is_nested": lambda o, x: False, "prim::is_meta": lambda o, x: False, "prim::requires_grad": lambda o, x:
+    False, "aten::is_contiguous": lambda o, *x: True, "aten::get_device": lambda o, x: -1,
+    "aten::is_grad_enabled": lambda o: False, "aten::set_grad_enabled": _nothing, "aten::is_autocast_enabled":
+    lambda o: False, "aten::is_autocast_cpu_enabled": lambda o: False, "aten::manual_seed": _nothing,
+    "prim::index": lambda o, x: 0, "prim::type": lambda o, x: "cpu", "prim::RaiseException": _raise,
+    "aten::warn": _nothing, "prim::Print": _nothing, "aten::_get_tracing_state": lambda o: False, "prim::grad":
+    _nothing, "prim::shape": _size, "aten::nelement": lambda o, x: o.value(x).type.elements,
+    "aten::is_leaf": lambda o, x: True, "prim::itemsize": lambda o, x: o.value(x).type.dtype.size,
+    "aten::element_size": lambda o, x: o.value(x).type.dtype.size, "prim::is_vulkan": lambda o, x: False,
+}  # fmt: skip
+"""Operators that are questions, or have no meaning here; they make no node."""
+
+
+def node_name(path: str, hint: str, operator: str) -> str:
+    """The name of a node: its module's path and the variable it goes to, or the operator where that has no name."""
+    plain = operator.rpartition("::")[2].strip("_") or "node"
+    word = plain if not hint or re.fullmatch(r"_\d+", hint) else hint
+    return f"{path}.{word}" if path else word
