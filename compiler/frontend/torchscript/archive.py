@@ -99,29 +99,37 @@ class Archive:
 
 def open_archive(path: Path) -> Archive:
     """The archive at `path`. Raises CompilerError that says what the file is where it is not TorchScript."""
+    return read_archive(map_file(path), path.name, path)
+
+
+def map_file(path: Path) -> mmap.mmap | bytes:
+    """The content of a file, mapped. Raises CompilerError where it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as fault:
         raise error("E201", f"cannot read the file: {fault.strerror or fault}", where=str(path)) from None
-    return read_archive(data, path.name, path)
 
 
 def read_archive(data: mmap.mmap | bytes, file: str, path: Path | None = None) -> Archive:
     """The archive in `data`; `file` is its name in messages."""
     _refuse_other_formats(data[:1024], file)
+    archive = read_container(data, file, path)
+    _refuse_other_archives(archive)
+    archive.version = _version(archive)
+    return archive
+
+
+def read_container(data: mmap.mmap | bytes, file: str, path: Path | None = None) -> Archive:
+    """A zip file as PyTorch writes them, whatever it holds, its table checked."""
     try:
         zip = zipfile.ZipFile(path if path is not None else _Bytes(data))  # type: ignore[arg-type]
         infos = zip.infolist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError, struct.error) as fault:
         raise error("E201", f"a damaged or truncated archive: {fault}", where=file, help=DAMAGED) from None
     _check_members(infos, len(data), file)
-    members = _below_top_folder(infos, file)
-    archive = Archive(file, data, zip, members)
-    _refuse_other_archives(archive)
-    archive.version = _version(archive)
-    return archive
+    return Archive(file, data, zip, _below_top_folder(infos, file))
 
 
 class _Bytes:
@@ -192,6 +200,8 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int, file: str) -> None:
 
 def _below_top_folder(infos: list[zipfile.ZipInfo], file: str) -> dict[str, zipfile.ZipInfo]:
     tops = {info.filename.partition("/")[0] for info in infos if "/" in info.filename}
+    if any(info.filename == "serialized_exported_program.json" for info in infos):  # torch.export before 2.8: no folder
+        return {info.filename: info for info in infos}
     if len(tops) != 1:
         raise error("E220", "is a zip file, but not a TorchScript archive", where=file, help=SAVE_AS_SCRIPT)
     top = tops.pop() + "/"
