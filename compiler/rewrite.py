@@ -477,7 +477,12 @@ class _Run:
         return found
 
     def _visit(self, op: Op) -> list[Op] | None:
-        """Try the rules on one op; the ops to look at again after a change, None if there was none."""
+        """Try the rules on one op; the ops to look at again after a change, None if there was none.
+
+        Rules reckon with shapes: what has an unknown one runs on the host, as it is.
+        """
+        if any(None in v.type.shape for v in (*op.inputs, *op.results)):
+            return None
         for rule in self._rules_for(op):
             match = find_match(rule.pattern, op)
             if match is None:

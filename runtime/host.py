@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import error
-from targets.mlu220.container import HostFunction
+from targets.mlu220.container import HostFunction, IORecord
 
 
 class HostSegment:
@@ -47,8 +47,17 @@ class HostSegment:
         records = self.function.inputs
         results = self._interpreter.run([a.transpose(r.permutation) for a, r in zip(inputs, records, strict=True)])
         return [
-            np.ascontiguousarray(
-                np.asarray(result, record.numpy).reshape(record.device_shape).transpose(np.argsort(record.permutation))
-            )
+            _in_model_order(np.asarray(result, record.numpy), record)
             for result, record in zip(results, self.function.outputs, strict=True)
         ]
+
+
+def _in_model_order(result: np.ndarray, record: IORecord) -> np.ndarray:
+    """What the text computed in the order of the device's axes, in the model's own."""
+    if not record.is_open:
+        result = result.reshape(record.device_shape)
+    array = np.ascontiguousarray(result.transpose(np.argsort(record.permutation)))
+    if not record.takes(array.shape):
+        message = f"a host function gives {record.name!r} of shape {list(array.shape)}, not {list(record.shape)}"
+        raise error("E723", message)
+    return array

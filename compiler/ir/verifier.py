@@ -396,8 +396,16 @@ def _static_shapes(module: Module, excerpts: Excerpts) -> Iterator[Diagnostic]:
                 where = f"argument {argument.name!r} of @{function.name}"
                 yield _fault("E309", f"has unknown dimensions: {type_text(argument.type)}", where, _BIND)
         for op in function.walk():
-            if any(not r.type.is_static for r in op.results):
+            if any(not r.type.is_static for r in op.results) and not _passes_on(module, op):
                 yield excerpts.fault("E309", "its result has unknown dimensions", op, (), _BIND)
+
+
+def _passes_on(module: Module, op: Op) -> bool:
+    """Whether an op of @main only hands on, or lays out anew, what a host function gives."""
+    if op.op_name == "tensor.transpose":
+        return not op.inputs[0].type.is_static
+    callee = module.functions.get(op.attributes.get("callee", ""))
+    return op.op_name == "graph.call" and callee is not None and not is_subnet(callee)
 
 
 _BIND = "bind them at import: --shape NAME=1x3x224x224"

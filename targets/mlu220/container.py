@@ -106,7 +106,7 @@ class OfflineModel:
         for function in self.functions:
             yield from function.faults()
         for record in (*self.inputs, *self.outputs):
-            yield from record.faults()
+            yield from record.faults(may_be_open=record in self.outputs)
         yield from step_faults(self.steps, self.functions, self.inputs, self.outputs)
 
     def to_bytes(self) -> bytes:

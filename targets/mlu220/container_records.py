@@ -20,6 +20,8 @@ MAX_BYTES = 2**31 - 1
 ROUNDINGS = ("nearest-even", "half-away")
 LAYOUTS = ("NCHW", "NHWC", "ARRAY")
 MAX_RANK = 8
+OPEN = -1
+"""A dimension that is known only when a host function has run."""
 
 DTYPES: dict[str, str] = {
     "i1": "|b1", "i8": "|i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "u8": "|u1", "u16": "<u2", "u32": "<u4",
@@ -48,7 +50,8 @@ def dtype_name(dtype: np.dtype) -> str:
 @dataclass(frozen=True, kw_only=True)
 class IORecord:
     """An input or output. `shape` is the model's own, dense row-major; on the device the tensor is dense row-major in
-    `device_shape`, whose axis i is the model's axis permutation[i]. Position and scale: quantised types only."""
+    `device_shape`, whose axis i is the model's axis permutation[i]. Position and scale: quantised types only. A
+    dimension of what a host function makes or takes may be `OPEN`."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,8 +68,18 @@ class IORecord:
         return numpy_dtype(self.dtype)
 
     @property
+    def is_open(self) -> bool:
+        """Whether a dimension is known only when the model runs."""
+        return OPEN in self.shape
+
+    @property
     def elements(self) -> int:
-        return math.prod(self.shape)
+        """Elements of the tensor; of an open one those of a slice of its open axes."""
+        return math.prod(d for d in self.shape if d != OPEN)
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` is such a tensor."""
+        return len(shape) == len(self.shape) and all(d in (s, OPEN) for d, s in zip(self.shape, shape, strict=True))
 
     @property
     def bytes(self) -> int:
@@ -80,10 +93,12 @@ class IORecord:
             name=name, shape=tuple(shape), dtype=dtype, device_shape=tuple(shape), permutation=order, **values
         )
 
-    def faults(self) -> Iterator[str]:
+    def faults(self, may_be_open: bool = False) -> Iterator[str]:
         if self.dtype not in DTYPES:
             yield f"{self.name}: unknown element type {self.dtype!r}"
-        elif not all(d >= 1 for d in self.shape) or len(self.shape) > MAX_RANK or self.bytes > MAX_BYTES:
+        elif self.is_open and not may_be_open:
+            yield f"{self.name}: shape {list(self.shape)} is open, which only what host functions give or take may be"
+        elif not all(d >= 1 or d == OPEN for d in self.shape) or len(self.shape) > MAX_RANK or self.bytes > MAX_BYTES:
             yield f"{self.name}: shape {list(self.shape)} is not one of at most {MAX_RANK} axes and 2^31 - 1 bytes"
         if sorted(self.permutation) != list(range(len(self.shape))):
             yield f"{self.name}: {list(self.permutation)} is not a permutation of {len(self.shape)} axes"
@@ -151,7 +166,7 @@ class HostFunction:
             except KeyError:
                 yield f"{self.name}: constant {name!r} has type {array.dtype}"
         for record in (*self.inputs, *self.outputs):
-            yield from (f"{self.name}: {fault}" for fault in record.faults())
+            yield from (f"{self.name}: {fault}" for fault in record.faults(may_be_open=True))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from compiler.ir.printer import print_module
 from compiler.ops.graph import Return
 from compiler.ops.tensor import Transpose
 from targets.mlu220.container import HostFunction, IORecord, Step
+from targets.mlu220.container_records import OPEN
 
 
 def plain_data(value: Any) -> Any:
@@ -126,7 +127,7 @@ class Wiring:
 
 
 def _record(name: str, value: Value, order: Sequence[int], argument: Argument | None) -> IORecord:
-    shape = value.type.static_shape
+    shape = tuple(OPEN if d is None else d for d in value.type.shape)
     quant = value.type.quant
     attributes = argument.attributes if argument is not None else {}
     return IORecord(
