@@ -39,6 +39,11 @@ class Builder:
         self.location = location
         self._prefix = prefix
 
+    @property
+    def prefix(self) -> str:
+        """What names of the current node's own values begin with."""
+        return self._prefix
+
     def constant(self, array: Any, name: str = "") -> Constant:
         """A floating constant; it joins the module when an emitted op takes it."""
         return Constant(self.module, name, np.asarray(array))

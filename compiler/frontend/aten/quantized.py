@@ -218,7 +218,7 @@ def decomposed_dequantize_channel(
 # -- layers with packed parameters -------------------------------------------------------------------------------------
 def _weight(c: Call, packed: PackedConv | PackedLinear, transpose: bool) -> Value:
     """The weights as reals: integers in the module behind a dequantise."""
-    w, name = packed.weight, getattr(packed, "name", "") or "weight"
+    w, name = packed.weight, getattr(packed, "name", "") or f"{c.builder.prefix or c.base}.weight"
     if isinstance(w, QuantizedTensor):
         if transpose:
             w = replace(w, integers=np.ascontiguousarray(w.integers.T), axis=None if w.axis is None else 1 - w.axis)
@@ -232,8 +232,25 @@ def _weight(c: Call, packed: PackedConv | PackedLinear, transpose: bool) -> Valu
     return dequantised(c, w)
 
 
-def _bias(c: Call, packed: PackedConv | PackedLinear) -> Any:
-    return packed.bias if packed.bias is None or isinstance(packed.bias, Value) else c.constant(packed.bias, DType.F32)
+def _bias(c: Call, packed: PackedConv | PackedLinear, x: Value) -> Any:
+    """The bias as reals: whole multiples of the steps of x and weights, as integer arithmetic adds it."""
+    bias = packed.bias
+    array = bias.data if isinstance(bias, Constant) else bias
+    if array is None or isinstance(array, Value):
+        return bias
+    steps = _weight_steps(packed.weight)
+    if steps is not None and x.type.quant is not None and x.type.quant.axis is None:
+        unit = np.float32(x.type.quant.real_step) * steps
+        array = np.round(np.asarray(array, np.float32) / unit) * unit
+    return c.constant(array, DType.F32)
+
+
+def _weight_steps(weight: Any) -> Any:
+    """The f32 step, or one per output channel, of packed weights; None where it is not at hand."""
+    if isinstance(weight, QuantizedTensor):
+        return np.asarray(weight.scale, np.float32)
+    quantised = isinstance(weight, Constant) and weight.type.quant is not None and weight.type.quant.axis is None
+    return np.float32(weight.type.quant.real_step) if quantised else None
 
 
 def _packed(x: Any, kind: type) -> Any:
@@ -242,9 +259,10 @@ def _packed(x: Any, kind: type) -> Any:
     return x
 
 
-def convolve(c: Call, x: Value, packed: PackedConv) -> Value:
-    """The real convolution of a real x."""
-    operands = [x, _weight(c, packed, transpose=False), _bias(c, packed), packed.stride, packed.padding]
+def convolve(c: Call, qx: Value, packed: PackedConv) -> Value:
+    """The real convolution of x, which may be quantised."""
+    operands = [dequantised(c, qx), _weight(c, packed, transpose=False), _bias(c, packed, qx), packed.stride]
+    operands += [packed.padding]
     operands += [packed.dilation, packed.transposed, packed.output_padding, packed.groups]
     return convert("aten::_convolution", "", c.builder, operands)
 
@@ -255,7 +273,7 @@ CONVOLUTIONS = [f"quantized::{n}{s}" for n in ("conv1d", "conv2d", "conv_transpo
 
 @aten(*CONVOLUTIONS, quantised="keep")
 def quantized_conv(c: Call, qx: Any, packed: Any, output_scale: Any, output_zero_point: Any) -> Any:
-    y = convolve(c, dequantised(c, c.tensor(qx)), _packed(packed, PackedConv))
+    y = convolve(c, c.tensor(qx), _packed(packed, PackedConv))
     y = c.emit(activation.Relu, y) if c.name.endswith("_relu") else y
     return output(c, y, output_scale, output_zero_point, storage_of(qx))
 
@@ -265,16 +283,16 @@ def conv_dynamic(c: Call, qx: Any, packed: Any, reduce_range: bool = False) -> A
     return convolve(c, c.tensor(qx), _packed(packed, PackedConv))
 
 
-def multiply(c: Call, x: Value, packed: PackedLinear) -> Value:
-    """The real matrix product of a real x."""
-    y = convert("aten::matmul", "", c.builder, [x, _weight(c, packed, transpose=True)])
-    bias = _bias(c, packed)
+def multiply(c: Call, qx: Value, packed: PackedLinear) -> Value:
+    """The real matrix product of x, which may be quantised."""
+    y = convert("aten::matmul", "", c.builder, [dequantised(c, qx), _weight(c, packed, transpose=True)])
+    bias = _bias(c, packed, qx)
     return y if bias is None else c.emit(math.Add, y, bias)
 
 
 @aten("quantized::linear", "quantized::linear_relu", quantised="keep")
 def quantized_linear(c: Call, X: Any, W_prepack: Any, Y_scale_i: Any, Y_zero_point_i: Any) -> Any:
-    y = multiply(c, dequantised(c, c.tensor(X)), _packed(W_prepack, PackedLinear))
+    y = multiply(c, c.tensor(X), _packed(W_prepack, PackedLinear))
     y = c.emit(activation.Relu, y) if c.name.endswith("_relu") else y
     return output(c, y, Y_scale_i, Y_zero_point_i, storage_of(X))
 

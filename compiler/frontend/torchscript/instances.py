@@ -165,8 +165,9 @@ class Instances:
         return QuantizedTensor(integers, steps, points, axis)
 
 
-_PYTHON: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": Tensor, "NoneType": type(None),
-                           "Number": (int, float), "Any": object, "Device": str, "Scalar": (int, float)}  # fmt: skip
+_PYTHON: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": Tensor,
+                           "NoneType": type(None), "Number": (int, float), "Any": object, "Device": str,
+                           "Scalar": (int, float)}  # fmt: skip
 
 
 def is_of_type(value: Any, type_text: str) -> bool:

@@ -44,8 +44,8 @@ MASKS = {"aten::masked_fill": 1, "aten::where": 0, "aten::bitwise_not": 0, "aten
 SELF = frozenset(
     f"aten::{name}"
     for name in (
-        "to", "detach", "alias", "cpu", "cuda", "dropout", "feature_dropout", "alpha_dropout", "float", "double", "half",
-        "type_as", "requires_grad_", "pin_memory", "lift", "lift_fresh", "identity", "set_data",
+        "to", "detach", "alias", "cpu", "cuda", "dropout", "feature_dropout", "alpha_dropout", "float", "double",
+        "half", "type_as", "requires_grad_", "pin_memory", "lift", "lift_fresh", "identity", "set_data",
     )
 )  # fmt: skip
 """Operators that give their tensor itself where they have nothing to do."""

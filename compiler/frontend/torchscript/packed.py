@@ -80,7 +80,7 @@ def _conv(state: Any, path: str, instances: Instances) -> PackedConv:
 
 def _linear(state: Any, path: str, instances: Instances) -> PackedLinear:
     weight, bias = _single(state)
-    return PackedLinear(_weight(weight, instances), _bias(bias, instances), path)
+    return PackedLinear(_weight(weight, instances), _bias(bias, instances))
 
 
 def _single(state: Any) -> Any:
