@@ -38,6 +38,7 @@ PASSES: dict[str, str | type[Pass]] = {
     "legalize": "targets.mlu220.legalize:Legalize",
     "fuse-layers": "passes.fuse_layers:FuseLayers",
     "chain-kernels": "passes.chain_kernels:ChainKernels",
+    "keep-on-chip": "passes.keep_on_chip:KeepOnChip",
     "schedule": "passes.schedule:Schedule",
     "plan-memory": "passes.memory.plan:PlanMemory",
 }
@@ -45,7 +46,7 @@ PASSES: dict[str, str | type[Pass]] = {
 
 PIPELINES: dict[str, str] = {
     "prepare": "simplify,expand-recurrent,fuse-batchnorm,simplify",
-    "mlu220": "convert-layout,partition,legalize,fuse-layers,chain-kernels,schedule,plan-memory",
+    "mlu220": "convert-layout,partition,legalize,fuse-layers,chain-kernels,keep-on-chip,schedule,plan-memory",
 }
 """Pipeline name → its text. Targets add theirs here."""
 

@@ -31,6 +31,10 @@ class Target(Protocol):
     """Bytes that every tensor in off-chip memory starts at a multiple of."""
     memory_bytes: int
     """Off-chip memory there is."""
+    shared_alignment: int
+    """Bytes that every tensor in the memory shared by the cores starts at a multiple of."""
+    shared_bytes: int
+    """Memory on the chip that its cores share."""
     pipeline: str
     """Text of the pipeline from a quantised module to scheduled kernels with addresses."""
 
@@ -59,6 +63,10 @@ class Target(Protocol):
     def best_schedule(self, kernel: Any, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
         """The cheapest way to run a kernel that fits the chip's memories, as the value of its attribute `schedule`, and
         its modelled cycles; None if no way fits. The first of equals, so that the choice is deterministic."""
+        ...
+
+    def staged_filters(self, kernel: Any) -> list[int]:
+        """Bytes of each operand of a kernel that can be brought to the shared memory in advance."""
         ...
 
     def emit(self, module: Module) -> Any:

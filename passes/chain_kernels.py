@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.ir.core import Module, Region, Value
+from compiler.ir.core import Module, Region, Result, Value
 from compiler.ir.location import Location
 from compiler.ir.verifier import is_subnet
 from compiler.ops.graph import Kernel, Yield
@@ -24,6 +24,7 @@ class ChainKernels(Pass):
 
     name = "chain-kernels"
     requires_target = True
+    follows = "fuse-layers"
     max_ops: int = 40
     """Most ops in a kernel."""
     gain: float = 0.0
@@ -49,7 +50,7 @@ class ChainKernels(Pass):
                 return
 
     def _pays(self, first: Kernel, second: Kernel, constraints: dict[str, Any], ctx: PassContext) -> bool:
-        if any(user is not second for result in first.results for user in result.users):
+        if any(user is not second and not second.is_before(user) for result in first.results for user in result.users):
             return False
         if len(first.body.block) + len(second.body.block) - 2 > self.max_ops:
             return False
@@ -91,7 +92,7 @@ def joined(first: Kernel, second: Kernel) -> Kernel:
     def enter(kernel: Kernel) -> None:
         for value, argument in zip(kernel.inputs, kernel.body.block.arguments, strict=True):
             if value in made:
-                mapping[argument] = mapping[first.body.block.terminator.inputs[first.results.index(value)]]  # type: ignore[arg-type]
+                mapping[argument] = mapping[_yielded(first, value)]  # type: ignore[arg-type]
                 continue
             if value not in outside:
                 outside[value] = region.block.add_argument(argument.type, argument.name)
@@ -102,18 +103,32 @@ def joined(first: Kernel, second: Kernel) -> Kernel:
         for op in kernel.body.block:
             if op.op_name != "graph.yield":
                 region.block.append(op.clone(mapping))
-    region.block.append(Yield(*(mapping[v] for v in second.body.block.terminator.inputs)))
+    results = [*second.results, *shared_results(first, second)]
+    inner = [*second.body.block.terminator.inputs, *(_yielded(first, r) for r in results[len(second.results) :])]
+    region.block.append(Yield(*(mapping[v] for v in inner)))
     return Kernel(
-        *outside, types=[r.type for r in second.results], names=[r.name for r in second.results], regions=[region],
+        *outside, types=[r.type for r in results], names=[r.name for r in results], regions=[region],
         location=Location.union((first.location, second.location)),
     )  # fmt: skip
+
+
+def shared_results(first: Kernel, second: Kernel) -> list[Result]:
+    """Results of the first kernel that others than the second take too: the two together still give them."""
+    return [r for r in first.results if any(user is not second for user in r.users)]
+
+
+def _yielded(kernel: Kernel, result: Result) -> Value:
+    return kernel.body.block.terminator.inputs[kernel.results.index(result)]
 
 
 def join(first: Kernel, second: Kernel) -> Kernel:
     """Put the joined kernel in the place of the second; both are gone afterwards."""
     kernel = joined(first, second)
+    shared = shared_results(first, second)
     assert second.block is not None
     second.block.insert_before(second, kernel)
-    second.replace_with(*kernel.results)
+    for old, new in zip(shared, kernel.results[len(second.results) :], strict=True):
+        old.replace_uses_if(new, lambda user: user is not second)
+    second.replace_with(*kernel.results[: len(second.results)])
     first.erase()
     return kernel

@@ -164,7 +164,7 @@ def _aligned(size: int, alignment: int) -> int:
 
 def _is_settled(function: Function) -> bool:
     """Whether places on the chip were given for the order in which the ops stand."""
-    return any(op.attributes.get("staging") for op in function.body) or any(
+    return any(op.attributes.get("on_chip") for op in function.body) or any(
         _is_kept(value) for op in function.body for value in op.results
     )
 

@@ -23,7 +23,7 @@ from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
-from targets.mlu220.scheduling import filters_bytes, sram_half
+from targets.mlu220.scheduling import filters_bytes
 from targets.mlu220.stream import Stream
 from targets.mlu220.tiling import KernelSchedule, KernelShape, Parameter, granule
 from targets.mlu220.wiring import Wiring, host_function, plain_data
@@ -128,8 +128,8 @@ class FunctionEmitter:
             self.views[argument] = _dense(argument, isa.INPUT + index, 0)
         self._place_results()
         kernels = [op for op in self.function.body if isinstance(op, Kernel)]
-        for number, kernel in enumerate(kernels):
-            self._kernel(kernel, number)
+        for kernel in kernels:
+            self._kernel(kernel)
         return DeviceFunction(
             name=self.function.name, inputs=inputs, outputs=outputs,
             programs=[s.finish() for s in (*self.streams, self.memory)], cores=self.cores,
@@ -166,11 +166,11 @@ class FunctionEmitter:
         for index, part in enumerate(op.xs):
             self.views[part] = op.part(self.views[op.results[0]], index)
 
-    def _kernel(self, kernel: Kernel, number: int) -> None:
+    def _kernel(self, kernel: Kernel) -> None:
         shape = KernelShape(kernel)
         schedule = KernelSchedule.of(kernel)
         tags = {op: self._tag(op) for op in shape.ops}
-        staged = self._stage_filters(shape, schedule, number, tags)
+        staged = self._stage_filters(shape, tags)
         for stream in (*self.streams, self.memory):
             stream.tag = -1
             stream.barrier(self.mask)
@@ -181,24 +181,22 @@ class FunctionEmitter:
             CoreEmitter(stream, shape, schedule, outside).run(part)
 
     def _stage_filters(
-        self, shape: KernelShape, schedule: KernelSchedule, number: int, tags: dict[Any, int]
+        self, shape: KernelShape, tags: dict[Any, int]
     ) -> dict[Parameter, tuple[int, int]]:
         """Where each parameter's filters are read from; the memory core brings them to SRAM one kernel ahead."""
         staged: dict[Parameter, tuple[int, int]] = {}
-        offset = (number % 2) * sram_half(self.board)
         for parameter in shape.parameters:
             if parameter.kind != FILTERS:
                 continue
             assert isinstance(parameter.op, Conv2d)
             place = self.pool.filters(parameter.op)
             staged[parameter] = (isa.CONSTANTS, place)
-            if schedule.weights == "sram":
-                size = filters_bytes(parameter)
+            if parameter in shape.staging:
+                place_in_sram = isa.SRAM, shape.staging[parameter]
                 self.memory.tag = tags[parameter.op]
-                copy = isa.Copy(dst=(isa.SRAM, offset), src=(isa.CONSTANTS, place), run=size)
+                copy = isa.Copy(dst=place_in_sram, src=(isa.CONSTANTS, place), run=filters_bytes(parameter))
                 self.memory.add(copy, [], [])
-                staged[parameter] = (isa.SRAM, offset)
-                offset += -(-size // 128) * 128
+                staged[parameter] = place_in_sram
         return staged
 
     def _viewer(self, kernel: Kernel, shape: KernelShape) -> Any:

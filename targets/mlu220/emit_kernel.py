@@ -26,12 +26,16 @@ from targets.mlu220.tiling import (
     KernelSchedule,
     KernelShape,
     Parameter,
+    held_inputs,
     products,
     split_convolutions,
     sums_bytes,
 )
 
-WRAM_SLOTS = 1 << 16
+COPIES = 16
+"""Slot numbers of the copies of one buffer follow one another; every buffer has room for so many."""
+
+WRAM_SLOTS = COPIES << 16
 """Slot numbers of parameters start here, so that they never meet those of tile buffers."""
 
 
@@ -73,6 +77,8 @@ class CoreEmitter:
         self.demands: dict[int, dict[Value, Box]] = {}
         self.padding = self._padding_values()
         self.stages = _by_stage(shape) if schedule.buffers > 1 else [shape.ops]
+        self.held = frozenset(held_inputs(shape, schedule))
+        self.ahead = schedule.buffers > 1
 
     def _padding_values(self) -> dict[Value, float]:
         """What lies outside the tensor of each value that some op pads."""
@@ -102,31 +108,28 @@ class CoreEmitter:
 
     def order(self, count: int) -> Iterator[tuple[str, int, int]]:
         """(work, tile, stage) in the order of emission. Software pipelined: in one step, stage 0 of a tile, stage 1 of
-        the tile before it, and so on, with the loads of the next step ahead of them. With one buffer, tile by tile."""
-        depth, ahead = len(self.stages), int(self.schedule.buffers > 1)
-        for step in range(-ahead, count + depth - 1):
-            for work, at in (("load", step + ahead), ("compute", step)):
+        the tile before it, and so on, with the loads of the next step ahead of them and the stores of the step before
+        behind. With one buffer, tile by tile."""
+        depth, ahead = len(self.stages), int(self.ahead)
+        for step in range(-ahead, count + depth - 1 + ahead):
+            for work, at in (("load", step + ahead), ("compute", step), ("store", step - ahead)):
                 yield from ((work, at - stage, stage) for stage in range(depth) if 0 <= at - stage < count)
-            if step >= depth - 1:
-                yield "store", step - depth + 1, 0
 
     def parts_of_a_tile(self) -> Iterator[tuple[str, int]]:
         """(work, stage) of one tile alone, in an order that is right."""
         for stage in range(len(self.stages)):
             yield "load", stage
             yield "compute", stage
-        yield "store", 0
+            yield "store", stage
 
     def do(self, work: str, tile: Tile, stage: int) -> None:
-        """Emit one part of a tile: "load" or "compute" of a stage, or "store"."""
-        if work == "store":
-            self.store(tile)
-        else:
-            (self.load if work == "load" else self.compute)(tile, stage)
+        """Emit one part of a stage of a tile: "load", "compute" or "store"."""
+        {"load": self.load, "compute": self.compute, "store": self.store}[work](tile, stage)
 
     # -- one tile ----------------------------------------------------------------------------------------------------
     def load(self, tile: Tile, stage: int) -> None:
-        """Bring a stage's parameters (at the start of a channel block) and inputs on chip."""
+        """Bring a stage's parameters (at the start of a channel block) and inputs on chip; fill the borders of what it
+        will compute."""
         if tile.number not in self.demands:
             self.demands[tile.number] = self.shape.demand(tile.box)
         demand = self.demands[tile.number]
@@ -141,8 +144,15 @@ class CoreEmitter:
             if value.producer is None and value in demand:
                 first = next(op for op in self.shape.ops if value in op.inputs)
                 if first in members:
+                    if value in self.held and tile.number > 0:
+                        continue
                     self._tag(first)
                     self._load_input(value, tile, demand[value])
+        for op in members if self.ahead else ():
+            result = op.results[0]
+            if result in demand:
+                self._tag(op)
+                self._fill_result_border(result, tile, demand[result])
 
     def compute(self, tile: Tile, stage: int) -> None:
         """Emit the ops of a stage."""
@@ -154,7 +164,8 @@ class CoreEmitter:
             self._tag(op)
             buffer = self._buffer(result, tile, demand[result])
             inner = clip(demand[result], result.type.static_shape)
-            self._fill_border(result, buffer, demand[result], inner)
+            if not self.ahead:
+                self._fill_result_border(result, tile, demand[result])
             if volume(inner):
                 self._compute_op(op, tile, _inside(buffer, demand[result], inner), inner)
 
@@ -175,18 +186,22 @@ class CoreEmitter:
         else:
             op.emit_box(self.sink, box, out, inputs)
 
-    def store(self, tile: Tile) -> None:
-        """Bring a tile's results off the chip."""
-        demand = self.demands.pop(tile.number)
+    def store(self, tile: Tile, stage: int) -> None:
+        """Bring the results that a stage gave off the chip."""
+        demand = self.demands[tile.number]
         for value in self.shape.outputs:
             producer = value.producer
             assert isinstance(producer, MluOp)
+            if producer not in self.stages[stage]:
+                continue
             self._tag(producer)
             box = self.shape._output_box(value, tile.box)
             source = _inside(self._buffer(value, tile, demand[value]), demand[value], box)
             target = _inside(self.outside.view(value), whole(value.type.static_shape), box)
             for instruction in copy_instructions(target, source):
                 self.sink.add(instruction, [], [source.slot])
+        if stage == len(self.stages) - 1:
+            del self.demands[tile.number]
 
     # -- pieces ------------------------------------------------------------------------------------------------------
     def _tag(self, op: MluOp) -> None:
@@ -194,13 +209,14 @@ class CoreEmitter:
 
     def _buffer(self, value: Value, tile: Tile, box: Box) -> View:
         slot = self.slot_of[value]
-        offset, size = self.schedule.slots[slot]
-        copy = tile.number % self.schedule.buffers
+        offset, size, copies = self.schedule.slots[slot]
+        copy = tile.number % copies
         shape = box_shape(box)
         dtype = value.type.dtype
         if math.prod(shape) * dtype.size > size:
             raise ValueError(f"a tile of {value.name!r} needs more than the {size} bytes of its buffer")
-        return View(isa.NRAM, offset + copy * size, shape, dense_strides(shape, dtype.size), dtype, 2 * slot + copy)
+        strides = dense_strides(shape, dtype.size)
+        return View(isa.NRAM, offset + copy * size, shape, strides, dtype, COPIES * slot + copy)
 
     def _load_input(self, value: Value, tile: Tile, box: Box) -> None:
         buffer = self._buffer(value, tile, box)
@@ -210,6 +226,11 @@ class CoreEmitter:
             source = _inside(self.outside.view(value), whole(value.type.static_shape), inner)
             for instruction in copy_instructions(_inside(buffer, box, inner), source):
                 self.sink.add(instruction, [buffer.slot], [])
+
+    def _fill_result_border(self, value: Value, tile: Tile, box: Box) -> None:
+        inner = clip(box, value.type.static_shape)
+        if box != inner:
+            self._fill_border(value, self._buffer(value, tile, box), box, inner)
 
     def _fill_border(self, value: Value, buffer: View, box: Box, inner: Box) -> None:
         """Fill what of `box` lies outside `inner`, axis by axis."""
@@ -245,7 +266,7 @@ class CoreEmitter:
         """(offset, slot) of a parameter's copy for this tile's channel block."""
         offset, size, copies = self.schedule.parameters[index]
         copy = tile.block % copies
-        return offset + copy * size, WRAM_SLOTS + 2 * index + copy
+        return offset + copy * size, WRAM_SLOTS + COPIES * index + copy
 
     def _load_parameter(self, index: int, parameter: Parameter, tile: Tile, demand: dict[Value, Box]) -> None:
         box = self.shape.parameter_box(parameter, demand)
@@ -268,13 +289,13 @@ class CoreEmitter:
         copy = tile.number % copies
         itemsize = sums_bytes(op, ((0, 1),))
         strides = dense_strides(out.shape, itemsize)
-        sums = View(isa.NRAM, offset + copy * size, out.shape, strides, out.dtype, WRAM_SLOTS + 2 * place + copy)
+        sums = View(isa.NRAM, offset + copy * size, out.shape, strides, out.dtype, WRAM_SLOTS + COPIES * place + copy)
         assert x is not None
 
         def load(piece: Interval) -> View:
             base, length, buffers = self.schedule.parameters[number]
             which = op.pieces.index(piece) % buffers
-            slot = WRAM_SLOTS + 2 * number + which
+            slot = WRAM_SLOTS + COPIES * number + which
             self._load_filters(parameter, (channels,), base + which * length, slot, piece)
             return View(isa.WRAM, base + which * length, (), (), op.w.type.dtype, slot)
 
@@ -288,7 +309,7 @@ class CoreEmitter:
 
         def filters(number: int) -> View:
             copy = number % copies
-            return View(isa.WRAM, offset + copy * size, (), (), op.b.type.dtype, WRAM_SLOTS + 2 * place + copy)
+            return View(isa.WRAM, offset + copy * size, (), (), op.b.type.dtype, WRAM_SLOTS + COPIES * place + copy)
 
         return filters
 

@@ -8,7 +8,7 @@ report uses, times the number of tiles of the busiest core.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,8 @@ from compiler.ir.core import Constant, Value
 from compiler.ops.graph import Kernel
 from targets.mlu220 import cost, isa
 from targets.mlu220.boxes import Box, View, box_shape, dense_strides, volume
-from targets.mlu220.emit_kernel import CoreEmitter, Outside, Tile
+from targets.mlu220.emit_kernel import COPIES, WRAM_SLOTS, CoreEmitter, Outside, Tile
 from targets.mlu220.hardware import Board
-from targets.mlu220.op_base import FILTERS
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.tiling import (
     CHANNEL_GROUP,
@@ -31,6 +30,7 @@ from targets.mlu220.tiling import (
     granule,
     place_buffers,
     sample_tiles,
+    split_convolutions,
     tile_count,
 )
 
@@ -73,7 +73,10 @@ def structure(kernel: Kernel) -> tuple[Any, ...]:
         ops.append((op.op_name, attributes, tuple(name(v) for v in op.operands), tuple(map(kind, op.results))))
         for result in op.results:
             number[result] = len(number)
-    return tuple(map(kind, block.arguments)), tuple(ops)
+    noted = kernel.on_chip or {}
+    kept = tuple(noted.get("inputs", ())), tuple(noted.get("results", ()))
+    staged = tuple(offset >= 0 for offset in noted.get("filters", ()))
+    return tuple(map(kind, block.arguments)), tuple(ops), kept, staged
 
 
 MOST_CHANNEL_CHOICES = 2
@@ -157,7 +160,7 @@ def _largest_tile(
     for axis in [a for a in range(len(sizes)) if a not in shape.whole_axes]:
         sizes[axis] = _largest_size(shape, base, sizes, channels, axis, board)
     found = allocate(shape, replace(base, tile=(*sizes, channels)), board)
-    return None if found is None else replace(found, weights=_weights(shape, found, board))
+    return None if found is None else replace(found, weights="sram" if shape.staging else "direct")
 
 
 def _largest_size(
@@ -197,21 +200,10 @@ def _with_more_tiles(shape: KernelShape, found: KernelSchedule, board: Board) ->
     return None if smaller is None else replace(smaller, weights=found.weights)
 
 
-def _weights(shape: KernelShape, schedule: KernelSchedule, board: Board) -> str:
-    """Through SRAM when several cores need the same filters and all of them fit half of it."""
-    total = sum(filters_bytes(p) for p in shape.parameters if p.kind == FILTERS)
-    shared = schedule.cores > 1 and schedule.split not in (-1, len(shape.shape) - 1)
-    return "sram" if shared and 0 < total <= sram_half(board) else "direct"
-
-
 def filters_bytes(parameter: Parameter) -> int:
     """Bytes of all filters of a parameter."""
     assert isinstance(parameter.op, Conv2d)
     return parameter.op.filter_bytes(parameter.value.type.static_shape[0])
-
-
-def sram_half(board: Board) -> int:
-    return board.sram_usable_bytes // 2 // 128 * 128
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------
@@ -229,32 +221,42 @@ class Recorder:
 
 
 class Clock:
-    """Times instructions: every queue in order, each instruction waiting for the slots it touches."""
+    """Times instructions: every queue in order, each instruction waiting for the slots it touches.
 
-    def __init__(self, recorder: Recorder, board: Board, cores: int) -> None:
+    Instructions were recorded for one tile; run as those of another, they touch its copies of the buffers.
+    """
+
+    def __init__(self, recorder: Recorder, copies: Mapping[int, int], board: Board, cores: int) -> None:
         rows = np.array(recorder.rows, "<i4").reshape(-1, isa.ROW_WORDS)
         queues, durations = isa.queue_of(rows).tolist(), _durations(rows, board, cores)
-        self.entries = list(zip(queues, durations, recorder.slots, strict=True))
+        slots = [(self._rotating(w, copies), self._rotating(r, copies)) for w, r in recorder.slots]
+        self.entries = list(zip(queues, durations, slots, strict=True))
         self.free = [0.0, 0.0, 0.0]
         self.written: dict[int, float] = {}
         self.read: dict[int, float] = {}
         self.now = 0.0
 
-    def run(self, first: int, end: int) -> None:
-        """Time the entries of a range; `now` is then when the last of them ends."""
+    @staticmethod
+    def _rotating(slots: Sequence[int], copies: Mapping[int, int]) -> list[tuple[int, int, int]]:
+        """(number of the buffer's first copy, copy, how many) of on-chip slots."""
+        return [(s - s % COPIES, s % COPIES, copies.get(s // COPIES, 0)) for s in slots if s >= 0]
+
+    def run(self, first: int, end: int, shift: int = 0) -> None:
+        """Time the entries of a range as those of the tile `shift` further on; `now` is then when the last of them
+        ends."""
         written, read, free = self.written, self.read, self.free
         for queue, duration, (writes, reads) in self.entries[first:end]:
             start = free[queue]
-            for slot in reads:
-                if slot >= 0:
-                    start = max(start, written.get(slot, 0.0))
-            for slot in writes:
-                if slot >= 0:
-                    start = max(start, written.get(slot, 0.0), read.get(slot, 0.0))
+            taken = [base + ((copy + shift) % count if count else copy) for base, copy, count in reads]
+            made = [base + ((copy + shift) % count if count else copy) for base, copy, count in writes]
+            for slot in taken:
+                start = max(start, written.get(slot, 0.0))
+            for slot in made:
+                start = max(start, written.get(slot, 0.0), read.get(slot, 0.0))
             self.now = free[queue] = start + duration
-            for slot in reads:
+            for slot in taken:
                 read[slot] = max(read.get(slot, 0.0), self.now)
-            for slot in writes:
+            for slot in made:
                 written[slot] = self.now
 
 
@@ -269,38 +271,54 @@ def _durations(rows: np.ndarray, board: Board, cores: int) -> list[float]:
     return durations.tolist()
 
 
-SHOWN = 3
-"""Tiles emitted for an estimate: the first, and one for each of two buffers after it."""
+FULL = 4
+"""Tiles timed for an estimate beyond those that fill the pipeline."""
+
+BLOCKS_SHOWN = 3
+"""Channel blocks timed for an estimate; the last of them stands for all that follow."""
 
 
 def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
     """Modelled cycles of a kernel: typical tiles of the busiest core, timed in the order in which they will be emitted
-    until the pipeline is full, and for the rest as many times what one more tile takes. A barrier and a first access to
-    DDR come on top."""
+    until the pipeline is full, and for the rest as many times what one more tile, or one more channel block, takes. A
+    barrier and a first access to DDR come on top."""
     parts: list[Box] = schedule.parts(shape.shape, granule(shape, schedule.split)) if shape.shape else [()]
     part = max(parts, key=volume) if shape.shape else ()
     count = tile_count(shape, schedule) if shape.shape else 1
     blocks = -(-box_shape(part)[-1] // schedule.tile[-1]) if shape.shape else 1
     per_block = max(count // blocks, 1)
-    typical = _typical(shape, schedule, part)
-    tiles = [replace(typical, number=i, block=i // per_block, first_of_block=i % per_block == 0) for i in range(SHOWN)]
     recorder = Recorder()
-    emitter = CoreEmitter(recorder, shape, schedule, _pretend(shape, schedule))
+    emitter = CoreEmitter(recorder, shape, schedule, _pretend(shape))
+    typical = _typical(shape, schedule, part)
+    kinds = [typical, replace(typical, number=1, first_of_block=False), replace(typical, number=2)]
     ranges = {
-        (work, tile.number, stage): _emitted(emitter, recorder, work, tile, stage)
-        for tile in tiles[:count] for work, stage in emitter.parts_of_a_tile()
+        (work, kind, stage): _emitted(emitter, recorder, work, tile, stage)
+        for kind, tile in enumerate(kinds) for work, stage in emitter.parts_of_a_tile()
     }  # fmt: skip
-    clock = Clock(recorder, board, len(parts))
+    clock = Clock(recorder, _copies(shape, schedule), board, len(parts))
     stages = len(emitter.stages)
-    shown = min(count, stages + 4)
-    ends = []
-    for work, index, stage in emitter.order(shown):
-        clock.run(*ranges[work, index if index < SHOWN else 2 - index % 2, stage])
-        if work == "store":
-            ends.append(clock.now)
+    shown = min(per_block, stages + FULL)
+    shown_blocks = min(blocks, BLOCKS_SHOWN)
+    ends: dict[int, float] = {}
+    for work, index, stage in emitter.order(shown * shown_blocks):
+        kind = 1 if index % shown else 2 if index else 0
+        clock.run(*ranges[work, kind, stage], index - kinds[kind].number)
+        if stage == stages - 1:
+            ends[index] = max(clock.free)
     # Tiles that end while the first stage still begins others: the pace before the pipeline drains.
-    more = (ends[shown - stages] - ends[shown - stages - 2]) / 2 if count > shown else 0.0
-    return board.ddr_latency_cycles + 2 * board.sync_cycles + ends[-1] + (count - shown) * more
+    pace = (ends[FULL - 1] - ends[FULL - 3]) / 2 if per_block > shown else 0.0
+    more_blocks = ends[2 * shown - 1] - ends[shown - 1] if blocks > shown_blocks else 0.0
+    cycles = max(clock.free) + (blocks - shown_blocks) * more_blocks + blocks * (per_block - shown) * pace
+    return board.ddr_latency_cycles + 2 * board.sync_cycles + cycles
+
+
+def _copies(shape: KernelShape, schedule: KernelSchedule) -> dict[int, int]:
+    """Copies of every buffer whose copies tiles take in turn: tile buffers, and sums of split convolutions."""
+    copies = {slot: count for slot, (_, _, count) in enumerate(schedule.slots)}
+    first = WRAM_SLOTS // COPIES + len(shape.parameters)
+    for index in range(len(split_convolutions(shape))):
+        copies[first + index] = schedule.parameters[len(shape.parameters) + index][2]
+    return copies
 
 
 def _emitted(emitter: CoreEmitter, recorder: Recorder, work: str, tile: Tile, stage: int) -> tuple[int, int]:
@@ -320,12 +338,15 @@ def _typical(shape: KernelShape, schedule: KernelSchedule, part: Box) -> Tile:
     return Tile(0, 0, True, (*inside[:-1], box[-1]))
 
 
-def _pretend(shape: KernelShape, schedule: KernelSchedule) -> Outside:
-    """Everything dense at address 0 of the workspace: places do not change the cost."""
+def _pretend(shape: KernelShape) -> Outside:
+    """Everything dense at address 0, of SRAM or the workspace: offsets do not change the cost."""
 
     def view(value: Value) -> View:
         type = value.type
-        return View(isa.WORKSPACE, 0, type.static_shape, dense_strides(type.static_shape, type.dtype.size), type.dtype)
+        space = isa.SRAM if value in shape.kept else isa.WORKSPACE
+        return View(space, 0, type.static_shape, dense_strides(type.static_shape, type.dtype.size), type.dtype)
 
-    space = isa.SRAM if schedule.weights == "sram" else isa.CONSTANTS
-    return Outside(view=view, filters=lambda parameter: (space, 0), tags={})
+    def filters(parameter: Parameter) -> tuple[int, int]:
+        return (isa.SRAM if parameter in shape.staging else isa.CONSTANTS), 0
+
+    return Outside(view=view, filters=filters, tags={})

@@ -21,8 +21,8 @@ from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Movement, Reshape, Slice, StorageCast
 from targets.mlu220.op_vector import Binary, Convert, DepthwiseConv2d, Pool, Reduce, Unary
 from targets.mlu220.rules import reason_against
-from targets.mlu220.scheduling import cheapest, structure
-from targets.mlu220.tiling import KernelSchedule, KernelShape
+from targets.mlu220.scheduling import cheapest, filters_bytes, structure
+from targets.mlu220.tiling import ALIGNMENT, KernelSchedule, KernelShape
 
 PIPELINE = "mlu220"
 
@@ -33,6 +33,7 @@ class Mlu220:
     name = "mlu220"
     lanes = 64
     memory_alignment = 64
+    shared_alignment = ALIGNMENT
     pipeline = PIPELINE
 
     def __init__(self, board: str | Board = "m2", cores: int = 4) -> None:
@@ -87,11 +88,18 @@ class Mlu220:
     def reason_against_chaining(self, first: Kernel, second: Kernel) -> str | None:
         return reason_against_chaining(first, second)
 
+    @property
+    def shared_bytes(self) -> int:
+        return self.board.sram_usable_bytes
+
+    def staged_filters(self, kernel: Kernel) -> list[int]:
+        return [filters_bytes(p) for p in KernelShape(kernel).parameters if p.kind == FILTERS]
+
     def best_schedule(self, kernel: Kernel, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
         """Kernels of one structure get one schedule, which is searched once."""
         key = (structure(kernel), tuple(sorted((k, v) for k, v in constraints.items() if v is not None)))
         if key not in self._schedules:
-            self._schedules[key] = cheapest(KernelShape(kernel), constraints, self.board)
+            self._schedules[key] = cheapest(KernelShape(kernel, constraints.get("assumed")), constraints, self.board)
         found = self._schedules[key]
         return None if found is None else (found[0].to_attribute(), found[1])
 
@@ -152,4 +160,8 @@ def reason_against_chaining(first: Kernel, second: Kernel) -> str | None:
             return f"{op.op_name} does not chain"
         if isinstance(op, Conv2d) and (op.groups > 1 or op.splits > 1):
             return "a convolution with groups or split channels does not chain"
+    outputs = {r.type.shape[:-1] for r in second.results}
+    outputs |= {r.type.shape[:-1] for r in first.results if any(user is not second for user in r.users)}
+    if len(outputs) > 1:
+        return "results of other height or width are needed elsewhere"
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -44,8 +44,11 @@ class Parameter:
 class KernelShape:
     """The demands of a kernel's region."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, assumed: int | None = None) -> None:
+        """`assumed`: where the pass that keeps values on chip has not run, tensors of up to so many bytes, and filters,
+        count as kept."""
         self.kernel = kernel
+        self.assumed = assumed
         self.block = kernel.body.block
         self.ops: list[MluOp] = [op for op in self.block if op.op_name != "graph.yield"]  # type: ignore[misc]
         self.outputs: list[Value] = self.block.terminator.inputs
@@ -77,10 +80,32 @@ class KernelShape:
         return found
 
     @cached_property
+    def kept(self) -> frozenset[Value]:
+        """Arguments and outputs that lie in SRAM between kernels."""
+        pairs = [*self.block.arguments], [*self.outputs]
+        if self.assumed is not None:
+            return frozenset(v for values in pairs for v in values if v.type.bytes <= self.assumed)
+        noted = self.kernel.on_chip or {}
+        return frozenset(
+            values[i] for values, key in zip(pairs, ("inputs", "results"), strict=True) for i in noted.get(key, ())
+        )
+
+    @cached_property
+    def staging(self) -> dict[Parameter, int]:
+        """Where in SRAM the memory core puts filters; those that cores load themselves are left out."""
+        filters = [p for p in self.parameters if p.kind == FILTERS]
+        if self.assumed is not None:
+            return dict.fromkeys(filters, 0)
+        noted = (self.kernel.on_chip or {}).get("filters") or [-1] * len(filters)
+        return {p: offset for p, offset in zip(filters, noted, strict=True) if offset >= 0}
+
+    @cached_property
     def whole_axes(self) -> frozenset[int]:
         """Axes of the domain that no tile may cut."""
         axes: set[int] = set()
         rank = len(self.shape)
+        if any(v.type.static_shape[-1:] != self.shape[-1:] for v in self.outputs):
+            axes.add(rank - 1)
         for op in self.ops:
             if isinstance(op, Reduce) or (isinstance(op, Conv2d) and op.groups > 1):
                 axes.add(rank - 1)
@@ -95,20 +120,42 @@ class KernelShape:
         """Which stage of the pipeline each op belongs to: a new one begins where the matrix unit awaits the vector
         unit.
 
-        One stage for all where a value would have to outlive the next stage, for which two buffers do not suffice.
+        A convolution of the kernel's arguments waits for the stage that takes its result where that is larger than what
+        it reads: less is then kept from stage to stage.
         """
         stages: dict[MluOp, int] = {}
         for op in self.ops:
             before = [stages[p] for v in op.inputs if (p := v.producer) in stages]
             after_vector = any(p in stages and p.unit != "matrix" for v in op.inputs if (p := v.producer) is not None)
             stages[op] = max(before, default=0) + (op.unit == "matrix" and after_vector)
-        for value in self.values:
-            used = [stages[user] for user in value.users if isinstance(user, MluOp) and user in stages]
-            producer = value.producer
-            made = stages[producer] if isinstance(producer, MluOp) else min(used, default=0)
-            if any(stage - made > (producer is not None) for stage in used):
-                return dict.fromkeys(self.ops, 0)
+        for op in reversed(self.ops):
+            result = op.results[0]
+            users = [user for user in result.users if user in stages]
+            small = sum(v.type.bytes for i, v in enumerate(op.operands) if v is not None and not op.parameter(i))
+            if users and result not in self.outputs and op.unit == "matrix" and small <= result.type.bytes:
+                stages[op] = max(stages[op], min(stages[user] - (user.unit == "matrix") for user in users))
         return stages
+
+    @cached_property
+    def bordered(self) -> frozenset[Value]:
+        """Intermediate values that some op reads beyond their border: it is filled before they are computed."""
+        return frozenset(
+            value for op in self.ops for i, value in enumerate(op.operands)
+            if value is not None and value.producer is not None and op.pad_value(i) is not None
+        )  # fmt: skip
+
+    @cached_property
+    def copies(self) -> dict[Value, int]:
+        """Buffers per value when the stages of neighbouring tiles run side by side: from the step before it is needed
+        (arguments, and borders) or the one in which it is computed to the last that reads it; at least two."""
+        found = {}
+        for value in self.values:
+            used = [self.stage_of[user] for user in value.users if user in self.stage_of]
+            made = min(used, default=0) - 1 if value.producer is None else self.stage_of[value.producer]  # type: ignore[index]
+            made -= value in self.bordered
+            used.append(made + 1 if value in self.outputs else made)  # results are stored one step later
+            found[value] = max(2, max(used) - made + 1)
+        return found
 
     def demand(self, box: Box) -> dict[Value, Box]:
         """Per value of the region, the box (not clipped) that a box of the domain needs of it."""
@@ -134,8 +181,8 @@ class KernelShape:
         shape = value.type.static_shape
         if shape == self.shape:
             return box
-        if shape == (*self.shape[:-1], 1):
-            return (*box[:-1], (0, 1))
+        if shape[:-1] == self.shape[:-1]:
+            return (*box[:-1], (0, shape[-1]))
         raise ValueError(f"output {value.name!r} of shape {shape} does not follow the kernel's {self.shape}")
 
     def parameter_box(self, parameter: Parameter, demand: dict[Value, Box]) -> Box:
@@ -177,7 +224,7 @@ class KernelSchedule:
 
     split: axis cut over the cores (-1: one core). tile: sizes per axis of the domain. buffers: 1, or 2 for double
     buffering. weights: "sram" if the memory core loads filters once for all cores, else "direct". slots: (offset,
-    bytes) of each NRAM buffer; with two buffers the second follows the first. slot_of: slot per value of
+    bytes, copies) of each NRAM buffer; the copies follow one another. slot_of: slot per value of
     `KernelShape.values` (-1: none). parameters: (offset, bytes, buffers) per parameter, in WRAM for filters and in NRAM
     otherwise; after them the same for the integer sums of each convolution whose input channels are split, and for the
     WRAM of each product of two activations.
@@ -188,7 +235,7 @@ class KernelSchedule:
     tile: tuple[int, ...]
     buffers: int
     weights: str
-    slots: tuple[tuple[int, int], ...] = ()
+    slots: tuple[tuple[int, int, int], ...] = ()
     slot_of: tuple[int, ...] = ()
     parameters: tuple[tuple[int, int, int], ...] = ()
 
@@ -311,12 +358,15 @@ def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelS
         parameters.append((wram, size, schedule.buffers))
         wram += size * schedule.buffers
     sizes = [_largest(d[v] for d in demands if v in d) * v.type.dtype.size for v in shape.values]
-    stage_of = shape.stage_of if schedule.buffers > 1 else dict.fromkeys(shape.ops, 0)
-    slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands, stage_of)
+    slot_of, slot_sizes = _assign_slots(shape, [aligned(s) for s in sizes], demands, schedule.buffers > 1)
+    held = {shape.values.index(v) for v in held_inputs(shape, schedule)}
     slots = []
-    for size in slot_sizes:
-        slots.append((nram, size))
-        nram += size * schedule.buffers
+    for slot, size in enumerate(slot_sizes):
+        users = [i for i, s in enumerate(slot_of) if s == slot]
+        single = schedule.buffers == 1 or held.issuperset(users)
+        count = 1 if single else max(shape.copies[shape.values[i]] for i in users)
+        slots.append((nram, size, count))
+        nram += size * count
     placed = replace(schedule, slots=tuple(slots), slot_of=tuple(slot_of), parameters=tuple(parameters))
     return placed, nram, wram
 
@@ -327,18 +377,34 @@ def _largest(boxes: Iterable[Box]) -> int:
     return math.prod(map(max, zip(*shapes, strict=True))) if shapes else 0
 
 
+def held_inputs(shape: KernelShape, schedule: KernelSchedule) -> list[Value]:
+    """Inputs of which every tile of a core needs the same: where a tile holds all of a core's part but for its
+    channels, and they do not depend on these."""
+    part = max(schedule.parts(shape.shape, granule(shape, schedule.split)), key=volume) if shape.shape else ()
+    if not part or any(size < high - low for size, (low, high) in zip(schedule.tile[:-1], part[:-1], strict=True)):
+        return []
+    blocks = cut(part[-1], schedule.tile[-1])
+    demands = [shape.demand((*part[:-1], block)) for block in (blocks[0], blocks[-1])]
+    return [v for v in shape.values if v.producer is None and len({d.get(v) for d in demands}) == 1]
+
+
 def _assign_slots(
-    shape: KernelShape, sizes: list[int], demands: list[dict[Value, Box]], stage_of: Mapping[MluOp, int]
+    shape: KernelShape, sizes: list[int], demands: list[dict[Value, Box]], staged: bool
 ) -> tuple[list[int], list[int]]:
     """A slot per value: elementwise results take their operand's place; slots of dead intermediates are used again.
 
     Inputs and outputs keep slots of their own, so that loads and stores of neighbouring tiles overlap the computation.
-    Only values of one pipeline stage share a slot, and none that the next stage still reads: with two buffers, the
-    slot's other user would already be a tile further.
+    Where tiles overlap (`staged`), only values of one pipeline stage that no later one reads share a slot: its other
+    user would already be a tile further; and none whose border is filled ahead of it.
     """
     index_of = {v: i for i, v in enumerate(shape.values)}
+    stage_of = shape.stage_of if staged else dict.fromkeys(shape.ops, 0)
     last_use = {v: step for step, op in enumerate(shape.ops) for v in op.inputs}
-    pinned = {*shape.outputs, *(v for v in shape.values if v.producer is None)}
+    pinned = {*shape.outputs, *(v for v in shape.values if v.producer is None), *(shape.bordered if staged else ())}
+    kept = {
+        v for v in shape.values if v.producer is not None
+        and any(stage_of[user] != stage_of[v.producer] for user in v.users if user in stage_of)  # type: ignore[index]
+    }  # fmt: skip
     slot_of = [-1] * len(sizes)
     slots: list[int] = []
     free: dict[int, list[int]] = {stage: [] for stage in stage_of.values()}
@@ -356,18 +422,19 @@ def _assign_slots(
         if v.producer is None:
             slots.append(sizes[index_of[v]])
             slot_of[index_of[v]] = len(slots) - 1
-    for step, op in enumerate(shape.ops):
+    for op in sorted(shape.ops, key=lambda op: stage_of[op]):
+        step = shape.ops.index(op)
         result = op.results[0]
         first = op.operands[0] if op.operands else None
         stage = stage_of[op]
         dying = [
             v for v in dict.fromkeys(op.inputs)
-            if v in index_of and last_use[v] == step and v not in pinned and stage_of[v.producer] == stage  # type: ignore[index]
+            if v in index_of and last_use[v] == step and v not in pinned and v not in kept
         ]  # fmt: skip
         if op.in_place and first in dying and _same_place(first, result, demands):
             slot = slot_of[index_of[first]]
             dying.remove(first)
-        elif result in pinned:
+        elif result in pinned or result in kept:
             slots.append(sizes[index_of[result]])
             slot = len(slots) - 1
         else:

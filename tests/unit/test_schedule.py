@@ -63,7 +63,7 @@ def test_buffers_lie_inside_the_memories_and_apart() -> None:
     target = load_target("mlu220")
     for kernel in scheduled(convolution(64, 40, 192)):
         plan = plan_of(kernel)
-        spans = [(offset, offset + size * plan.buffers) for offset, size in plan.slots]
+        spans = [(offset, offset + size * copies) for offset, size, copies in plan.slots]
         spans += [
             (offset, offset + size * copies)
             for (offset, size, copies), parameter in zip(plan.parameters, KernelShape(kernel).parameters, strict=True)
@@ -93,10 +93,10 @@ def test_one_core_is_never_split() -> None:
     assert all(plan_of(k).split == -1 for k in scheduled(convolution(8, 12, 16), cores=1))
 
 
-def test_filters_that_several_cores_need_are_loaded_once() -> None:
-    kernel = kernel_of(scheduled(convolution(64, 28, 64), "schedule{split=rows}"))
-    assert plan_of(kernel).weights == "sram"
-    assert plan_of(kernel_of(scheduled(convolution(64, 28, 64), cores=1))).weights == "direct"
+def test_filters_that_were_put_on_chip_are_read_from_there() -> None:
+    kernel = kernel_of(scheduled(convolution(64, 28, 64), "keep-on-chip,schedule"))
+    assert plan_of(kernel).weights == "sram" and list(kernel.on_chip["filters"]) == [0]
+    assert plan_of(kernel_of(scheduled(convolution(64, 28, 64)))).weights == "direct"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,187 @@
+"""Values between kernels that stay in the memory the cores share: the pass `keep-on-chip`.
+
+A tensor that the next kernels read need not travel to off-chip memory and back, where all of it fits the shared memory
+for as long as it is needed. The same memory holds the filters of a kernel from the time the kernel before it begins,
+so that they are loaded once for all cores and in advance. Both ask for bytes during some steps; those that save the
+most traffic for the bytes they hold come first, each at the lowest offset that is free. What finds no room goes the
+long way.
+
+The lifetimes are those of the order in which the kernels stand, which is settled here: the one in which the fewest
+bytes are alive at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
+from compiler.ir.verifier import is_subnet
+from compiler.ops.graph import Kernel
+from compiler.pass_context import Pass, PassContext
+from passes.memory.plan import order_kernels
+
+SPACE = "sram"
+
+
+@dataclass(eq=False)
+class Request:
+    """Bytes wanted from kernel `first` to kernel `last` (numbers in order), and the off-chip bytes they save."""
+
+    size: int
+    first: int
+    last: int
+    saved: int
+    root: Value | None = None
+    members: list[Value] = field(default_factory=list)
+    kernel: Kernel | None = None
+    index: int = 0
+    offset: int = -1
+
+    @property
+    def worth(self) -> float:
+        """Traffic saved per byte and step."""
+        return self.saved / (self.size * (self.last - self.first + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepOnChip(Pass):
+    """Give kernel results and filters places in the memory the cores share, where that saves traffic."""
+
+    name = "keep-on-chip"
+    requires_target = True
+    follows = "fuse-layers"
+    values: bool = True
+    """Keep results of kernels."""
+    filters: bool = True
+    """Load filters one kernel ahead."""
+
+    reorder: bool = True
+    """Whether kernels may change places where fewer bytes are then alive at once."""
+
+    def run(self, module: Module, ctx: PassContext) -> None:
+        cores = int(module.attributes.get("cores", ctx.target.cores))
+        for function in module.functions.values():
+            if is_subnet(function):
+                self._place(function, cores, ctx)
+
+    def _place(self, function: Function, cores: int, ctx: PassContext) -> None:
+        if self.reorder:
+            order_kernels(function, ctx)
+        kernels = [op for op in function.body if isinstance(op, Kernel)]
+        requests = results_of(function, kernels, ctx.target) if self.values else []
+        if self.filters:
+            requests += filters_of(kernels, cores, ctx.target)
+        place(requests, ctx.target.shared_bytes)
+        kept = [r for r in requests if r.offset >= 0]
+        for request in kept:
+            _note_place(request)
+        residents = {value for request in kept for value in request.members}
+        staged = {(r.kernel, r.index): r.offset for r in kept if r.kernel}
+        for kernel in kernels:
+            filters = [staged.get((kernel, i), -1) for i in range(len(ctx.target.staged_filters(kernel)))]
+            _note_residents(kernel, residents, filters)
+        for what, chosen in (("values", [r for r in kept if r.root]), ("filters", [r for r in kept if r.kernel])):
+            ctx.statistics.count(f"{what} kept on chip", len(chosen))
+            ctx.statistics.count(f"off-chip bytes saved by keeping {what}", sum(r.saved for r in chosen))
+
+
+def results_of(function: Function, kernels: Sequence[Kernel], target: Any) -> list[Request]:
+    """A request per group of kernel results that share bytes and are neither taken nor given by the function."""
+    step = _steps(function)
+    root_of: dict[Value, Value] = {}
+
+    def root(value: Value) -> Value:
+        while value in root_of:
+            value = root_of[value]
+        return value
+
+    for op in function.body:
+        kind = target.storage(op)
+        if kind == "operand":
+            root_of[op.results[0]] = root(op.inputs[0])
+        elif kind == "result":
+            for value in op.inputs:
+                root_of[root(value)] = op.results[0]
+    found: dict[Value, Request] = {}
+    for op in function.body:
+        for value in op.results:
+            owner = root(value)
+            if isinstance(owner, Argument | Constant):
+                continue
+            request = found.setdefault(owner, Request(_aligned(owner.type.bytes, target), step[op], step[op], 0, owner))
+            request.members.append(value)
+            readers = [user for user in dict.fromkeys(value.users) if isinstance(user, Kernel)]
+            request.first = min(request.first, step[op])
+            request.last = max([request.last, step[op], *(step[user] for user in readers)])
+            request.saved += value.type.bytes * (isinstance(op, Kernel) + len(readers))
+    outside = {root(value) for value in function.outputs}
+    return [r for r in found.values() if r.root not in outside and r.saved]
+
+
+def filters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Request]:
+    """A request per filter operand: from the kernel before, during which they are loaded, to the one that uses them."""
+    requests = []
+    for number, kernel in enumerate(kernels):
+        for index, size in enumerate(target.staged_filters(kernel)):
+            saved = size * max(cores - 1, 1)
+            requests.append(
+                Request(_aligned(size, target), max(number - 1, 0), number, saved, kernel=kernel, index=index)
+            )
+    return requests
+
+
+def place(requests: Sequence[Request], capacity: int) -> None:
+    """Offsets by worth, the lowest free one; -1 for those that do not fit."""
+    placed: list[Request] = []
+    for request in sorted(requests, key=lambda r: (-r.worth, r.first, -r.size)):
+        offset = 0
+        rivals = [p for p in placed if p.first <= request.last and request.first <= p.last]
+        for other in sorted(rivals, key=lambda p: p.offset):
+            if offset + request.size <= other.offset:
+                break
+            offset = max(offset, other.offset + other.size)
+        if offset + request.size <= capacity:
+            request.offset = offset
+            placed.append(request)
+
+
+def _steps(function: Function) -> dict[Op, int]:
+    """Number of the kernel that each op is, or follows."""
+    steps: dict[Op, int] = {}
+    number = -1
+    for op in function.body:
+        number += isinstance(op, Kernel)
+        steps[op] = max(number, 0)
+    return steps
+
+
+def _aligned(size: int, target: Any) -> int:
+    unit = target.shared_alignment
+    return -(-size // unit) * unit
+
+
+def _note_place(request: Request) -> None:
+    """Write the place of values on the ops that make them."""
+    place = {"space": SPACE, "offset": request.offset}
+    for value in request.members:
+        op = value.producer
+        assert op is not None
+        if isinstance(op, Kernel):
+            places = list((op.placement or {}).get("results", [{}] * len(op.results)))
+            places[op.results.index(value)] = place if value is request.root else {"space": "view"}  # type: ignore[arg-type]
+            op.set_attribute("placement", {"results": places})
+        elif value is request.root:
+            op.set_attribute("placement", place)
+
+
+def _note_residents(kernel: Kernel, kept: Collection[Value], filters: list[int]) -> None:
+    """Note which of a kernel's operands, results and filters are in the shared memory: what it costs depends on it."""
+    found = {
+        "inputs": [i for i, value in enumerate(kernel.inputs) if value in kept],
+        "results": [i for i, value in enumerate(kernel.results) if value in kept],
+        "filters": filters,
+    }
+    if any(found.values()):
+        kernel.set_attribute("on_chip", found)
