@@ -60,6 +60,12 @@ def _load_torchscript(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     return import_model(path, shapes, bindings)
 
 
+def _load_export(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
+    from compiler.frontend.torch_export.importer import import_model
+
+    return import_model(path, shapes, bindings)
+
+
 def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     raise error(
         "E220", "PyTorch archives cannot be read yet", where=str(path),
@@ -69,6 +75,6 @@ def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
 
 READERS: dict[str, Callable[[Path, Shapes, Bindings], Module]] = {
     ".onnx": _load_onnx, ".mlu": _load_text, ".pt": _load_torchscript, ".pth": _load_torchscript,
-    ".ptl": _load_torchscript, ".jit": _load_torchscript, ".torchscript": _load_torchscript, ".pt2": _refuse_torch,
+    ".ptl": _load_torchscript, ".jit": _load_torchscript, ".torchscript": _load_torchscript, ".pt2": _load_export,
 }  # fmt: skip
 """Suffix of a file's name → its frontend."""
