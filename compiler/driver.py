@@ -36,8 +36,12 @@ TARGET = "mlu220"
 
 
 def prepare(module: Module, extra: str = "", **options: Any) -> Module:
-    """The module calibration runs on: pipeline `prepare`, then `extra` passes (pruning, passes of one's own)."""
-    return run_pipeline(module, ",".join(filter(None, ("prepare", extra))), **options)
+    """The module calibration runs on: pipeline `prepare`, then `extra` passes (pruning, passes of one's own), which are
+    noted on it."""
+    module = run_pipeline(module, ",".join(filter(None, ("prepare", extra))), **options)
+    if extra:
+        module.attributes["passes"] = extra
+    return module
 
 
 def calibrate(module: Module, batches: Iterable[Any], method: str = "auto", **options: Any) -> Scheme:
@@ -94,7 +98,22 @@ def compile_model(
     watchers = [*([VerifyEach()] if verify_each else []), *instruments]  # outermost: a broken module is dumped first
     text = pipeline if pipeline is not None else pipeline_text(float_type)
     PassManager(text, watchers, ctx, crash_directory=crash_directory).run(module)
-    return emit(module, ctx, crash_directory)
+    model = emit(module, ctx, crash_directory)
+    model.metadata |= {"pipeline": text, **_scheme_text(options.get("scheme")), **_host_reasons(module)}
+    return model
+
+
+def _scheme_text(scheme: str | None) -> dict[str, str]:
+    """The scheme as text, so that a file says how it was made; `mluc compare` makes the same again from it."""
+    if scheme is None:
+        return {}
+    return {"scheme": scheme if "\n" in scheme else Path(scheme).read_text(encoding="utf-8")}
+
+
+def _host_reasons(module: Module) -> dict[str, dict[str, list[str]]]:
+    """Why host segments are not on the chip."""
+    found = {f.name: list(f.attributes["reasons"]) for f in module.functions.values() if f.attributes.get("reasons")}
+    return {"host_reasons": found} if found else {}
 
 
 def emit(module: Module, ctx: PassContext, crash_directory: str | Path | None = ".") -> OfflineModel:
@@ -128,7 +147,7 @@ def lint_model(
     target = load_target(TARGET, board=board, cores=cores)
     module = prepare(load(path, shapes, bindings))
     module = run_pipeline(
-        module, "quantize,convert-layout", target=target, options={"scheme": _pretended_scheme(module)}
+        module, "quantize,convert-layout", target=target, options={"scheme": pretended_scheme(module)}
     )
     reasons = {
         node: reason for op in module.main.body if op.op_name not in ("graph.return", "tensor.transpose")
@@ -147,8 +166,8 @@ class _KnownAnswers:
         return next((self.reasons[n] for n in op.location.nodes if n in self.reasons), None)
 
 
-def _pretended_scheme(module: Module) -> Scheme:
-    """A scheme that quantises all that can be, every range being [-1, 1]."""
+def pretended_scheme(module: Module) -> Scheme:
+    """A scheme that quantises all that can be, every range being [-1, 1]: for figures that need no results."""
     from compiler.ir.types import DType
     from passes.quantization.layers import computed_inputs, integer_layers
     from passes.quantization.scheme import Scheme, TensorScheme

@@ -42,7 +42,7 @@ class Partition(Pass):
             raise CompilerError([_fault(op, reason) for op, reason in rejected.items()])
         self._report(rejected, ctx)
         segments = _segments(main, rejected, border)
-        _outline(module, segments, border, ctx.target.name)
+        _outline(module, segments, border, rejected, ctx.target.name)
         ctx.statistics.count("segments on the chip", sum(s.device == MLU for s in segments))
         ctx.statistics.count("segments on the host", sum(s.device == HOST for s in segments))
 
@@ -129,7 +129,15 @@ def _take_inner_transposes(
         ops.sort(key=lambda op: order[op])
 
 
-def _outline(module: Module, segments: list[Segment], border: set[Op], target_name: str) -> None:
+def _reasons(segment: Segment, rejected: dict[Op, str]) -> list[str]:
+    """Why a segment's ops are not on the chip, each reason once, with the kind of op and how many it holds for."""
+    counts = Counter((op.op_name, rejected[op]) for op in segment.ops if op in rejected)
+    return [f"{name} ({count}): {reason}" for (name, reason), count in counts.items()]
+
+
+def _outline(
+    module: Module, segments: list[Segment], border: set[Op], rejected: dict[Op, str], target_name: str
+) -> None:
     main = module.main
     counts: Counter[str] = Counter()
     final = main.body.terminator
@@ -138,6 +146,8 @@ def _outline(module: Module, segments: list[Segment], border: set[Op], target_na
         name = f"{prefix}{counts[prefix]}"
         counts[prefix] += 1
         function = Function(name, {"target": target_name if segment.device == MLU else HOST})
+        if segment.device == HOST:
+            function.attributes["reasons"] = _reasons(segment, rejected)
         module.add_function(function)
         _move(main, segment, function)
     _settle(main, border, final)

@@ -1,13 +1,14 @@
 """What an offline model costs on the chip: latency, utilisation, traffic and energy, each with what it rests on.
 
 The figures come from `targets.mlu220.timeline` (an analytical model, not a measurement) and from the board's data; host
-functions run on the host and are listed, not timed. Nothing here executes a model.
+functions run on the host and are listed with the reason and the price of their transfers, not timed. Nothing here
+executes a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.accounts import STALLS, UNITS, Accounts, KernelAccount, traffic
 from targets.mlu220.container import HostFunction, OfflineModel
@@ -69,15 +70,37 @@ class FunctionProfile:
 
 
 @dataclass(frozen=True)
+class HostSegment:
+    """A function that runs on the host: why, and the bytes that one call moves from the board and back for it."""
+
+    name: str
+    calls: int
+    reasons: list[str]
+    from_board: int
+    to_board: int
+
+    def transfer_seconds(self, board: Board) -> float:
+        """Of one call; part of what the device functions on both sides of it are charged."""
+        return (self.from_board + self.to_board) / board.host_bytes_per_second
+
+
+@dataclass(frozen=True)
 class Profile:
     """The whole model: device functions in order of their first call, and what runs on the host."""
 
     board: Board
     functions: list[FunctionProfile]
-    host_functions: list[str]
+    host: list[HostSegment]
     steps: list[str]
     """Functions in the order in which one inference calls them."""
     constant_bytes: int
+    workspace: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per device function, the bytes planned for values between kernels and the least that any plan needs, where the
+    file says so."""
+
+    @property
+    def host_functions(self) -> list[str]:
+        return [segment.name for segment in self.host]
 
     @property
     def seconds(self) -> float:
@@ -145,7 +168,10 @@ class Profile:
             "joules": self.joules,
             "energy": self.energy(),
             "functions": [_function_dict(f, self.board) for f in self.functions],
+            "steps": self.steps,
+            "host": [_host_dict(segment, self.board) for segment in self.host],
             "host_functions": self.host_functions,
+            "memory": {"constants": self.constant_bytes, "workspace": self.workspace},
             "basis": self.basis(),
         }
 
@@ -166,13 +192,37 @@ def profile(model: OfflineModel, board: Board) -> Profile:
     for name, count in calls.items():
         function = model.function(name)
         if isinstance(function, HostFunction):
-            host.append(name)
+            host.append(_host_segment(model, function, count))
             continue
         moved = sum(r.bytes for r in (*function.inputs, *function.outputs))
         timeline = simulate(function.programs, board)
         functions.append(FunctionProfile(name, timeline, count, moved, Accounts(function, timeline)))
     constants = int(model.constants.size) if functions else 0
-    return Profile(board, functions, host, [step.function for step in model.steps], constants)
+    planned = model.metadata.get("memory", {})
+    return Profile(board, functions, host, [step.function for step in model.steps], constants, planned)
+
+
+def _host_segment(model: OfflineModel, function: HostFunction, calls: int) -> HostSegment:
+    """A host function, and the tensors that cross because it stands between device functions; mean of its calls."""
+    device = {f.name for f in model.device_functions}
+    made = {name for step in model.steps if step.function in device for name in step.outputs}
+    taken = {name for step in model.steps if step.function in device for name in step.inputs}
+    mine = [step for step in model.steps if step.function == function.name]
+    crossing = [
+        sum(record.bytes for step in mine for name, record in zip(names(step), records, strict=True) if name in side)
+        for names, records, side in (
+            (lambda step: step.inputs, function.inputs, made), (lambda step: step.outputs, function.outputs, taken)
+        )
+    ]  # fmt: skip
+    reasons = model.metadata.get("host_reasons", {}).get(function.name, [])
+    return HostSegment(function.name, calls, list(reasons), crossing[0] // calls, crossing[1] // calls)
+
+
+def _host_dict(segment: HostSegment, board: Board) -> dict[str, object]:
+    return {
+        "name": segment.name, "calls": segment.calls, "reasons": segment.reasons, "from_board": segment.from_board,
+        "to_board": segment.to_board, "transfer_seconds": segment.transfer_seconds(board),
+    }  # fmt: skip
 
 
 def _function_dict(f: FunctionProfile, board: Board) -> dict[str, object]:
@@ -192,6 +242,8 @@ def _lines(p: Profile, top: int) -> Iterator[str]:
     rate = f"{1 / p.seconds:.1f} inferences/s" if p.seconds else "nothing to do"
     yield f"latency      {p.seconds * 1e3:.3f} ms on the chip ({p.cycles} cycles), {rate}"
     yield f"transfers    {p.transfer_seconds * 1e3:.3f} ms between host and board"
+    if len(p.steps) > 1:
+        yield f"steps        {' > '.join(p.steps)}"
     yield f"work         {p.macs / 1e6:.1f} M multiply-adds, {p.utilisation:.1%} of the matrix units' peak"
     yield "traffic      " + ", ".join(f"{name.replace('_', ' ')} {_bytes(size)}" for name, size in p.traffic().items())
     moved, least = p.traffic()["ddr_read"] + p.traffic()["ddr_write"], p.ddr_lower_bound
@@ -200,13 +252,33 @@ def _lines(p: Profile, top: int) -> Iterator[str]:
     watts = p.joules / p.seconds if p.seconds else 0.0
     parts = ", ".join(f"{name} {joules * 1e3:.3g}" for name, joules in p.energy().items())
     yield f"energy       {p.joules * 1e3:.3g} mJ ({watts:.2f} W): {parts}"
+    yield from _memory_lines(p)
     for f in p.functions:
         yield from _function_lines(f, top)
-    if p.host_functions:
-        yield f"on the host  {', '.join(p.host_functions)} (not timed)"
+    yield from _host_lines(p)
     for figure, lines in p.basis().items():
         for line in lines:
             yield f"basis of {figure}: {line}"
+
+
+def _memory_lines(p: Profile) -> Iterator[str]:
+    if p.constant_bytes or p.workspace:
+        yield f"memory       constants {_bytes(p.constant_bytes)}"
+    for name, planned in p.workspace.items():
+        size, least = planned["workspace"], planned["workspace_lower_bound"]
+        yield f"             {name} workspace {_bytes(size)}, {size / least if least else 1:.2f} times the lower bound"
+
+
+def _host_lines(p: Profile) -> Iterator[str]:
+    """What runs on the host, why, and what is moved for it."""
+    if p.host:
+        yield ""
+    for segment in p.host:
+        times = f"{segment.calls} x " if segment.calls > 1 else ""
+        yield f"on the host  {times}{segment.name} (not timed)"
+        yield from (f"  {reason}" for reason in segment.reasons)
+        moved = f"{_bytes(segment.from_board)} from the board, {_bytes(segment.to_board)} back"
+        yield f"  {moved}: {segment.transfer_seconds(p.board) * 1e3:.3f} ms of the transfers"
 
 
 def _function_lines(f: FunctionProfile, top: int) -> Iterator[str]:
@@ -265,4 +337,4 @@ def _bytes(size: int) -> str:
     return f"{size} B"
 
 
-__all__ = ["FunctionProfile", "Profile", "profile"]
+__all__ = ["FunctionProfile", "HostSegment", "Profile", "profile"]

@@ -1,8 +1,9 @@
 """Compare a float model with what the compiler makes of it, value by value, on data: where most is lost.
 
 Each value's error is told twice: accumulated, and of its op alone (run on the float model's values). The twin is the
-module after --after, made with --scheme, or calibrated on the same data. With an offline model its outputs are compared
-too, and it is told whether they are the twin's, byte for byte. An IR file in its place is the twin itself; with
+module after --after, made with the passes and the scheme that the offline model records; without one, with --scheme,
+or calibrated on the same data. The offline model's outputs are compared too, and it is told whether they are the
+twin's, byte for byte. An IR file in its place is the twin itself; with
 --at-least that makes a judge for `mluc debug bisect`: exit code 3 where an output is worse.
 """
 
@@ -20,15 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what became of it: .cambricon or .mlu")
     parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
-    parser.add_argument("--scheme", type=Path, metavar="Q.toml", help="the scheme (default: calibrate on the data)")
+    parser.add_argument(
+        "--scheme", type=Path, metavar="Q.toml", help="the scheme (default: the file's, else calibrate on the data)"
+    )
     parser.add_argument("-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes the twin had after prepare")
     parser.add_argument(
         "--pipeline", metavar="'a,b{x=1}'", help="the twin's passes after calibration (default: those of compile)"
     )
     parser.add_argument("--after", metavar="PASS", help="the twin is the module after this pass (default: legalize)")
     parser.add_argument(
-        "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
-    )
+        "--float", choices=("f16", "f32"),
+        help="type of all that the matrix unit does not compute (default: the file's, else f16)",
+    )  # fmt: skip
     parser.add_argument(
         "--images", type=arguments.count, default=8, metavar="N", help="samples to compare on (default: 8)"
     )
@@ -45,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-least", type=float, metavar="DB", help="exit code 3 where an output's SQNR is less than this"
     )
+    parser.add_argument("--html", type=Path, metavar="R.html", help="write the comparison as a page")
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # options between the two files
     arguments.load_pass_argument(parser)
     arguments.data_arguments(parser)
@@ -55,14 +60,19 @@ def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from compiler.compare import compare
 
+    arguments.writable(args.html, args.model, args.file)
     arguments.load_passes(args)
     session = _session(args)
+    if session is not None and not args.shape and args.model.suffix != ".mlu":
+        args.shape = [(r.name, r.shape) for r in session.inputs]
     reference = driver.prepare(arguments.load_model(args))
     inputs = arguments.inputs_of(reference)
     samples = arguments.open_data(args.data, inputs, _preprocess(args, session), args.images)
     twin, after = _twin(args, reference, samples, session)
     with arguments.progress("comparing", len(samples)) as done:
         found = compare(reference, twin, samples, done, session)
+    if args.html is not None:
+        _write_page(args, found, after)
     if args.json:
         arguments.print_json(_facts(args, found, after))
     else:
@@ -103,17 +113,33 @@ def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) 
         from compiler.ir.constants import read_module
 
         return read_module(args.file), args.file.name
+    made = _made(args, session)
     board = {"board": session.model.board, "cores": session.model.cores} if session is not None else {}
     target = load_target(driver.TARGET, **board)
-    module = run_pipeline(reference, args.passes, target=target) if args.passes else reference
-    scheme = str(args.scheme) if args.scheme else driver.calibrate(module, samples)
-    passes = parse_pipeline(args.pipeline if args.pipeline is not None else driver.pipeline_text(args.float))
+    module = run_pipeline(reference, made["passes"], target=target) if made["passes"] else reference
+    scheme = made["scheme"] or driver.calibrate(module, samples)
+    passes = parse_pipeline(made["pipeline"])
     names = [p.name for p in passes]
     after = args.after or ("legalize" if "legalize" in names else names[-1] if names else "prepare")
     ctx = PassContext(target=target, options={"scheme": scheme})
     twin = run_pipeline(module, passes, ctx=ctx, stop_after=after if names else None)
     arguments.tell(ctx.diagnostics)
     return twin, after
+
+
+def _made(args: argparse.Namespace, session: Any) -> dict[str, str]:
+    """How the twin is made: what the command line says, else what the offline model records, else as compile does."""
+    from compiler import driver
+
+    recorded = session.model.metadata if session is not None else {}
+    pipeline = args.pipeline
+    if pipeline is None:
+        pipeline = driver.pipeline_text(args.float) if args.float else recorded.get("pipeline")
+    return {
+        "passes": args.passes or recorded.get("passes", ""),
+        "pipeline": pipeline if pipeline is not None else driver.pipeline_text(),
+        "scheme": str(args.scheme) if args.scheme else recorded.get("scheme", ""),
+    }
 
 
 def _facts(args: argparse.Namespace, found: Any, after: str) -> dict[str, Any]:
@@ -128,6 +154,19 @@ def _named(args: argparse.Namespace, found: Any) -> dict[str, Any]:
     return {"first": found.first(args.below), "worst": found.worst, "worst_alone": found.worst_alone}
 
 
+def _titles(args: argparse.Namespace) -> dict[str, str]:
+    return {"first": f"first below {args.below:g} dB", "worst": "worst accumulated", "worst_alone": "worst alone"}
+
+
+def _write_page(args: argparse.Namespace, found: Any, after: str) -> None:
+    from compiler.report.html import comparison_page, write_page
+
+    titles = _titles(args)
+    named = {titles[key]: value for key, value in _named(args, found).items()}
+    against = f" and {args.file.name}" if args.file is not None else ""
+    write_page(comparison_page(found, f"{args.model.name}{against}", after, named, args.below), args.html)
+
+
 def _report(args: argparse.Namespace, found: Any, after: str) -> None:
     rows = list(found.values)
     if args.sort != "order":
@@ -140,8 +179,7 @@ def _report(args: argparse.Namespace, found: Any, after: str) -> None:
     if len(rows) > args.most:
         print(f"... {len(rows) - args.most} more, see --most")
     named = _named(args, found)
-    titles = {"first": f"first below {args.below:g} dB", "worst": "worst accumulated", "worst_alone": "worst alone"}
-    for key, title in titles.items():
+    for key, title in _titles(args).items():
         print(f"{title + ':':22} {_titled(named[key]) if named[key] else 'none'}")
     for output in found.outputs:
         same = "the twin's bytes" if output.same_bytes else "not the twin's bytes"

@@ -1,6 +1,9 @@
 """Say what an offline model costs on the modelled chip: cycles by unit and kernel, bytes by memory, latency, energy.
 
-The figures are analytical, from the board's data file; every report names their basis.
+FILE is an offline model, or a model that is compiled for its figures: with --calibrate or --scheme as compile does it,
+without either with made-up ranges, which hardly change a figure. --sweep compiles a model for several batches or
+numbers of cores and compares them. The figures are analytical, from the board's data file; every report names their
+basis.
 """
 
 from __future__ import annotations
@@ -8,36 +11,120 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from compiler.cli import arguments
+from compiler.cli.compiling import Compiling, check_combination, compile_arguments
+from compiler.cli.sweep import Axis, axis, rows_of, sweep_text
+from compiler.errors import Diagnostic, error
+
+OFFLINE = ".cambricon"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.cambricon")
+    arguments.model_arguments(parser, "offline model (.cambricon), or a model or IR file to compile")
     parser.add_argument(
         "--top", type=arguments.count, default=10, metavar="N", help="kernels to show, the longest first (default: 10)"
     )
     parser.add_argument(
         "--trace", type=Path, metavar="T.json", help="write a timeline for Perfetto or chrome://tracing"
     )
+    parser.add_argument("--html", type=Path, metavar="R.html", help="write the report as a page")
+    parser.add_argument(
+        "--sweep", action="append", default=[], type=axis, metavar="cores=1,2,4",
+        help="compile for each of several numbers of cores, or batch=1,2,4,8; both may be given",
+    )  # fmt: skip
+    before = {action.dest for action in parser._actions} - {"shape", "bind"}
+    compile_arguments(parser)
+    arguments.load_pass_argument(parser)
     arguments.json_argument(parser)
+    own = {a.dest: a.default for a in parser._actions if a.dest not in before | {"json"}}
+    parser.set_defaults(compile_defaults=own)
 
 
 def run(args: argparse.Namespace) -> int:
-    from runtime.profile import profile
-    from targets.mlu220.container import OfflineModel
-    from targets.mlu220.hardware import load_board
-
-    arguments.writable(args.trace, args.file)
-    model = OfflineModel.load(args.file)
-    report = profile(model, load_board(model.board))
+    arguments.writable(args.trace, args.model)
+    arguments.writable(args.html, args.model, args.trace)
+    _check(args)
+    arguments.load_passes(args)
+    if args.sweep:
+        return _sweep(args)
+    report = _profile(args)
+    title = f"{args.model.name} on {report.board.title}"
     if args.trace is not None:
         from runtime.trace import write_trace
 
         write_trace(report, args.trace)
         print(f"{args.trace}: open it at https://ui.perfetto.dev or chrome://tracing", file=sys.stderr)
+    if args.html is not None:
+        from compiler.report.html import profile_page, write_page
+
+        write_page(profile_page(report, title), args.html)
     if args.json:
         arguments.print_json(report.as_dict())
     else:
         print(report.text(args.top))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """An offline model is what it is: how to compile says nothing about it, and it cannot be swept."""
+    if args.model.suffix != OFFLINE:
+        check_combination(args)
+        if args.sweep and args.trace:
+            raise error("E102", "--trace is of one compilation, --sweep makes several")
+        _check_axes(args.sweep)
+        return
+    if args.sweep:
+        raise error(
+            "E102", "an offline model is made for one batch and number of cores, which --sweep would change",
+            where=str(args.model), help="give the model it was made of: mluc profile MODEL.onnx --sweep …",
+        )  # fmt: skip
+    given = [name for name, default in args.compile_defaults.items() if getattr(args, name) != default]
+    if given:
+        told = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise error(
+            "E102", f"{told}: says how to compile, and the file is compiled already", where=str(args.model),
+            help="leave it out, or give the model the file was made of",
+        )  # fmt: skip
+
+
+def _check_axes(axes: list[Axis]) -> None:
+    names = [name for name, _ in axes]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice:
+        raise error("E102", f"--sweep {twice} is given twice", help=f"give all values at once: --sweep {twice}=1,2,4")
+
+
+def _profile(args: argparse.Namespace) -> Any:
+    from runtime.profile import profile
+    from targets.mlu220.container import OfflineModel
+    from targets.mlu220.hardware import load_board
+
+    if args.model.suffix == OFFLINE:
+        model = OfflineModel.load(args.model)
+    else:
+        compiling = _compiling(args)
+        model = compiling.model(args.batch, args.cores)
+        arguments.tell(compiling.diagnostics)
+    return profile(model, load_board(model.board))
+
+
+def _compiling(args: argparse.Namespace) -> Compiling:
+    if not args.calibrate and args.scheme is None and args.pipeline is None:
+        message = "no --calibrate and no --scheme: ranges are made up, which a few conversions may depend on"
+        arguments.tell([Diagnostic(code="E118", severity="note", message=message, where=str(args.model))])
+    return Compiling(args, pretend=True)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    rows = rows_of(args, _compiling(args))
+    if args.html is not None:
+        from compiler.report.html import sweep_page, write_page
+
+        write_page(sweep_page(rows, f"{args.model.name} on {args.board}"), args.html)
+    if args.json:
+        arguments.print_json({"model": str(args.model), "board": args.board, "rows": rows})
+    else:
+        print(sweep_text(args.model.name, args.board, rows))
     return 0

@@ -1,0 +1,174 @@
+"""What `compile` and `profile` share: the arguments that say how a model is compiled, and the way from MODEL to an
+offline model of any batch and number of cores."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from compiler.cli import arguments
+from compiler.errors import Diagnostic, error
+
+
+def compile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Quantisation, passes, target and batch; MODEL itself is `arguments.model_arguments`."""
+    group = parser.add_argument_group("quantisation")
+    group.add_argument("--calibrate", metavar="DIR|NPZ", help="images or arrays to calibrate on")
+    group.add_argument(
+        "--images", type=arguments.count, default=0, metavar="N", help="calibrate on at most N samples (default: all)"
+    )
+    group.add_argument("--method", default="auto", help="calibration method, see mluc list calibrators (default: auto)")
+    group.add_argument("--scheme", type=Path, metavar="Q.toml", help="use a scheme file instead of calibrating")
+    group.add_argument(
+        "--keep-float", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for the host"
+    )
+    group.add_argument(
+        "--i16", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for 16-bit integers"
+    )
+    group.add_argument(
+        "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
+    )
+    arguments.data_arguments(group)
+    passes = parser.add_argument_group("passes")
+    passes.add_argument(
+        "-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration"
+    )
+    passes.add_argument("--pipeline", metavar="'a,b{x=1}'", help="run exactly these passes instead of all of mluc's")
+    arguments.target_arguments(parser)
+    parser.add_argument(
+        "--batch", type=arguments.count, default=1, metavar="B",
+        help="samples that one run of the file takes, for a model made for one (default: 1)",
+    )  # fmt: skip
+
+
+def check_combination(args: argparse.Namespace) -> None:
+    """Raise CompilerError E102 for arguments that exclude or need each other."""
+    if args.calibrate and args.scheme:
+        raise error("E102", "--calibrate and --scheme exclude each other", help="a scheme is what calibration gives")
+    if args.pipeline is not None and (args.passes or args.keep_float or args.i16 or args.float != "f16"):
+        raise error("E102", "--pipeline says all the passes; write -p, --keep-float, --i16 and --float into it")
+    if args.pipeline is not None and args.batch != 1:
+        raise error("E102", "--pipeline says all the passes; write replicate{batch=...} into it instead of --batch")
+    if args.pipeline is not None and args.calibrate:
+        help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
+        raise error("E102", "--pipeline starts after calibration", help=help)
+    _check_passes(args.passes)
+    if args.images and not args.calibrate:
+        raise error("E102", "--images needs --calibrate")
+
+
+def _check_passes(text: str) -> None:
+    """-p is for float modules: what compile runs by itself after calibration cannot run before it."""
+    from compiler.driver import pipeline_text
+    from compiler.pass_manager import parse_pipeline
+
+    own = {p.name for p in parse_pipeline(pipeline_text())}
+    early = [p.name for p in parse_pipeline(text) if p.name in own] if text else []
+    if early:
+        told = f"-p runs before calibration, {', '.join(early)} after it"
+        raise error("E102", told, help="compile runs them by itself; --pipeline says all the passes")
+
+
+class Compiling:
+    """MODEL on its way to offline models. It is calibrated once, with batch 1 where it is made for it.
+
+    `pretend`: make up the ranges where there is neither data nor scheme, which gives figures but no results.
+    """
+
+    def __init__(self, args: argparse.Namespace, watching: Any = None, pretend: bool = False) -> None:
+        self.args = args
+        self.watching = watching
+        self.pretend = pretend
+        self.diagnostics: list[Diagnostic] = []
+        self._scheme: Any = args.scheme
+        self._modules: dict[int, tuple[Any, int]] = {}
+
+    def model(self, batch: int, cores: int) -> Any:
+        """The offline model."""
+        from compiler import driver
+        from compiler.batch import replicated
+
+        args = self.args
+        options: dict[str, Any] = {"board": args.board, "cores": cores, "diagnostics": self.diagnostics}
+        if self.watching is not None:
+            options |= {
+                "instruments": self.watching.instruments, "statistics": self.watching.statistics,
+                "verify_each": not args.no_verify_each,
+            }  # fmt: skip
+        if args.pipeline is not None:
+            module = self._module
+            self._note_preprocessing(module)
+            return driver.compile_model(module, pipeline=args.pipeline, scheme=self.scheme(module), **options)
+        module, copies = self._prepared(batch)
+        pipeline = driver.pipeline_text(float_type=args.float, keep_float=args.keep_float, i16=args.i16)
+        return driver.compile_model(
+            module, scheme=self.scheme(module), pipeline=replicated(pipeline, copies), **options
+        )
+
+    def scheme(self, module: Any) -> Any:
+        """The scheme asked for, calibrated when it is needed first."""
+        from compiler import driver
+
+        if self._scheme is None and self.args.calibrate:
+            self._scheme = self._calibrated(module)
+        elif self._scheme is None and self.pretend:
+            self._scheme = driver.pretended_scheme(module)
+        return self._scheme
+
+    @cached_property
+    def _module(self) -> Any:
+        return arguments.load_model(self.args)
+
+    def _prepared(self, batch: int) -> tuple[Any, int]:
+        """The prepared module, and how many copies of it make the batch."""
+        from compiler import driver
+
+        if batch not in self._modules:
+            module, copies = self._loaded(batch)
+            self._note_preprocessing(module)
+            instruments = self.watching.instruments if self.watching is not None else ()
+            prepared = driver.prepare(module, self.args.passes, instruments=instruments, ctx=self._context())
+            self._modules[batch] = prepared, copies
+        return self._modules[batch]
+
+    def _loaded(self, batch: int) -> tuple[Any, int]:
+        if batch == 1:
+            return self._module, 1
+        from compiler.batch import load_batch
+        from compiler.frontend.load import load
+
+        args = self.args
+        return load_batch(lambda shapes: load(args.model, dict(args.shape) | dict(shapes), dict(args.bind)), batch)
+
+    @cached_property
+    def _preprocess(self) -> Any:
+        from compiler.preprocess import Preprocess
+
+        return Preprocess.parse(self.args.preprocess) if self.args.preprocess is not None else None
+
+    def _note_preprocessing(self, module: Any) -> None:
+        """Write the preprocessing asked for on the input."""
+        if self._preprocess is None:
+            return
+        inputs = module.main.arguments
+        if len(inputs) != 1:
+            raise error("E102", f"--preprocess serves models of one input, this has {len(inputs)}")
+        inputs[0].attributes["preprocessing"] = self._preprocess.as_dict()
+
+    def _context(self) -> Any:
+        from compiler.pass_manager import PassContext, Statistics
+        from compiler.target import load_target
+
+        target = load_target("mlu220", board=self.args.board, cores=self.args.cores)
+        statistics = self.watching.statistics if self.watching is not None else Statistics()
+        return PassContext(target=target, statistics=statistics)
+
+    def _calibrated(self, module: Any) -> Any:
+        from compiler import driver
+
+        inputs = arguments.inputs_of(module)
+        samples = arguments.open_data(self.args.calibrate, inputs, self._preprocess, self.args.images)
+        with arguments.progress("calibrating", len(samples)) as done:
+            return driver.calibrate(module, samples, self.args.method, progress=done)
