@@ -59,6 +59,7 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _module(args: argparse.Namespace) -> dict[str, Any]:
+    from compiler.frontend.lint import state_notes
     from compiler.instruments import count_ops
     from compiler.ir.printer import type_text
 
@@ -71,4 +72,5 @@ def _module(args: argparse.Namespace) -> dict[str, Any]:
         "outputs": [{"name": name, "type": type_text(value.type)} for name, value in results],
         "functions": list(module.functions), "ops": count_ops(module),
         "constants": len(module.constants), "constant_bytes": sum(c.data.nbytes for c in constants),
+        **({"state": notes} if (notes := state_notes(module)) else {}),
     }  # fmt: skip

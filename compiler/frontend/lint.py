@@ -58,11 +58,12 @@ class LintNode:
 
 @dataclass(frozen=True)
 class LintReport:
-    """All nodes of a model file. `faults` are those of the file as a whole."""
+    """All nodes of a model file. `faults` are those of the file as a whole; `notes` is what else a user must know."""
 
     file: str
     nodes: Sequence[LintNode]
     faults: Sequence[Diagnostic] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
@@ -74,6 +75,7 @@ class LintReport:
         return {
             "file": self.file, "ok": self.ok, "counts": dict(Counter(n.status for n in self.nodes)),
             "nodes": [n.as_dict() for n in self.nodes], "faults": [f.as_dict() for f in self.faults],
+            "notes": list(self.notes),
         }  # fmt: skip
 
     def render(self) -> str:
@@ -81,7 +83,7 @@ class LintReport:
         counts = Counter(n.status for n in self.nodes)
         lines = [f"{self.file}: {len(self.nodes)} nodes"]
         lines += [f"  {counts[s]:5d} {text}: {self._operators(s)}" for s, text in STATUSES.items() if counts[s]]
-        lines += [fault.render() for fault in self.faults]
+        lines += [*(f"note: {note}" for note in self.notes), *(fault.render() for fault in self.faults)]
         groups: dict[tuple[str, str, str, str], list[str]] = {}
         for node in self.nodes:
             if node.status in (*BAD, "host"):
@@ -109,7 +111,16 @@ def _export_importer() -> Any:
     return Importer
 
 
-IMPORTERS: dict[str, Callable[[], Any]] = {".onnx": _onnx_importer, ".pt2": _export_importer}
+def _script_importer() -> Any:
+    from compiler.frontend.torchscript.importer import Importer
+
+    return Importer
+
+
+IMPORTERS: dict[str, Callable[[], Any]] = {
+    ".onnx": _onnx_importer, ".pt2": _export_importer,
+    **dict.fromkeys((".pt", ".pth", ".jit", ".ptl", ".torchscript"), _script_importer),
+}  # fmt: skip
 """Suffix → the class whose `run` leaves `records`, `faults` and `module`, each imported when it is asked for."""
 
 
@@ -131,7 +142,19 @@ def lint(
         return LintReport(path.name, [], list(fault.diagnostics))
     ops = _by_node(importer.module)
     nodes = [_lint_node(record, ops) for record in importer.records]
-    return LintReport(path.name, _ask_target(nodes, ops, target), importer.faults)
+    return LintReport(path.name, _ask_target(nodes, ops, target), importer.faults, state_notes(importer.module))
+
+
+def state_notes(module: Module) -> list[str]:
+    """What a user must know of a network with a memory: which output is which input of the next call, and what those
+    inputs are at first.
+    """
+    first = module.attributes.get("first_state", {})
+    return [
+        f"output {output!r} is input {name!r} of the next call, "
+        + (f"{first[name]:g} everywhere at first" if isinstance(first.get(name), float) else "not uniform at first")
+        for output, name in module.attributes.get("state", {}).items()
+    ]
 
 
 def _lint_node(record: NodeRecord, ops: Mapping[str, Sequence[Op]]) -> LintNode:

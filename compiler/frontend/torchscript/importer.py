@@ -38,7 +38,7 @@ MOST_SETTLING = 4
 
 def import_model(path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any]) -> Module:
     """The module of a TorchScript file. Raises CompilerError listing everything that cannot be converted."""
-    return finished(Importer(open_archive(path), shapes, bindings))
+    return finished(Importer(path, shapes, bindings))
 
 
 def finished(importer: Importer) -> Module:
@@ -54,9 +54,10 @@ class Importer:
     """One import. After `run`: `module` (complete only if nothing was reported), `records`, `faults`."""
 
     def __init__(
-        self, archive: Archive, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any],
+        self, source: Path | Archive, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any],
         dtypes: Mapping[str, DType] | None = None,
     ) -> None:  # fmt: skip
+        archive = source if isinstance(source, Archive) else open_archive(source)
         self.archive = archive
         self.file = archive.file
         self.shapes = shapes
