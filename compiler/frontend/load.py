@@ -16,13 +16,17 @@ Shapes = Mapping[str, Sequence[int]]
 Bindings = Mapping[str, Any]
 
 
-def load(path: str | Path, shapes: Shapes | None = None, bindings: Bindings | None = None) -> Module:
-    """The module of a model file.
+def load(
+    path: str | Path | Any, shapes: Shapes | None = None, bindings: Bindings | None = None, *, example: Any = None
+) -> Module:
+    """The module of a model file, or of a `torch.nn.Module` or `ScriptModule` in memory.
 
     `shapes` gives sizes to symbolic dimensions of inputs, `bindings` values to integer or boolean inputs, which then
-    are inputs no more. Raises CompilerError when the file cannot be read or converted; every unsupported node is
-    listed.
+    are inputs no more. A network in memory is traced with `example`, its inputs as tensors. Raises CompilerError when
+    the file cannot be read or converted; every unsupported node is listed.
     """
+    if not isinstance(path, str | Path):
+        return _load_live(path, shapes or {}, bindings or {}, example)
     path = Path(path)
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
@@ -35,6 +39,15 @@ def load(path: str | Path, shapes: Shapes | None = None, bindings: Bindings | No
             help="known: " + ", ".join(READERS),
         )  # fmt: skip
     return reader(path, shapes or {}, bindings or {})
+
+
+def _load_live(source: Any, shapes: Shapes, bindings: Bindings, example: Any) -> Module:
+    from compiler.frontend.torchscript.live import import_live, is_live
+
+    if not is_live(source):
+        kind = type(source).__name__
+        raise error("E220", f"a {kind} is no model", help="give the path of a model file, or a torch.nn.Module")
+    return import_live(source, shapes, bindings, example)
 
 
 def _load_onnx(path: Path, shapes: Shapes, bindings: Bindings) -> Module:

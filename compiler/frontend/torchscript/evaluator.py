@@ -157,6 +157,8 @@ class Evaluator:
     def assign(self, node: ast.Assign, frame: Frame) -> None:
         target = node.targets[0]
         hint = target.id if isinstance(target, ast.Name) else ""
+        if hint and frame.is_method and hint == frame.function.result:
+            hint = instances.RESULT
         self.bind(target, self.expression(node.value, frame, hint), frame)
 
     def assign_typed(self, node: ast.AnnAssign, frame: Frame) -> None:
@@ -392,10 +394,11 @@ class Evaluator:
     ) -> Any:
         parts = target.name.split(".")
         name = f"aten::{parts[-1]}" if parts[0] == "torch" else f"{'.'.join(parts[1:-1]) or 'aten'}::{parts[-1]}"
-        if hint is instances.RESULT:
-            node = frame.path if frame.path and frame.function.name.endswith(".forward") else ""
-            return self.operators.call(name, args, kwargs, node or node_name(frame.path, "", name))
-        return self.operators.call(name, args, kwargs, node_name(frame.path, hint if frame.is_method else "", name))
+        if hint is instances.RESULT and frame.path and frame.function.name.endswith(".forward"):
+            return self.operators.call(name, args, kwargs, frame.path)
+        if hint is instances.RESULT or frame.path or not frame.is_method:
+            hint = ""  # inside a module the path says more than the names of its variables
+        return self.operators.call(name, args, kwargs, node_name(frame.path, hint, name))
 
     def bound(self, target: Bound, args: list[Any], kwargs: dict[str, Any], frame: Frame) -> Any:
         if isinstance(target.target, Object):

@@ -36,6 +36,12 @@ class Function:
         pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         return found | {a.arg: default for a, default in pairs if default is not None}
 
+    @property
+    def result(self) -> str:
+        """The variable whose value it returns; empty where it returns something else."""
+        last = self.node.body[-1]
+        return last.value.id if isinstance(last, ast.Return) and isinstance(last.value, ast.Name) else ""
+
     def place(self, node: ast.AST) -> str:
         """Where a piece of the function stands, for messages."""
         return f"{self.member}:{getattr(node, 'lineno', self.node.lineno)}"
