@@ -69,6 +69,17 @@ class KernelAccount:
         }  # fmt: skip
 
 
+def constants_read(rows: np.ndarray, touched: np.ndarray) -> None:
+    """Mark in `touched`, a bool per byte of the constants segment, what instructions read of it."""
+    accesses = isa.footprints(rows)
+    accesses = accesses.take(accesses.space == isa.CONSTANTS)
+    place = np.stack([accesses.base, accesses.run], axis=1)
+    distinct = np.unique(np.concatenate([place, accesses.counts, accesses.strides], axis=1), axis=0)
+    for base, run, *loops in distinct.tolist():
+        counts, strides = loops[:3], loops[3:]
+        np.lib.stride_tricks.as_strided(touched[base:], (*counts, run), (*strides, 1))[...] = True
+
+
 def traffic(totals: Totals) -> dict[str, int]:
     """Bytes by memory."""
     return {name: getattr(totals, name) for name in ("ddr_read", "ddr_write", "sram", "nram", "wram")}
@@ -246,4 +257,4 @@ def _sums(place: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     return result
 
 
-__all__ = ["STALLS", "UNITS", "Accounts", "KernelAccount", "Slices", "UnitTime", "traffic"]
+__all__ = ["STALLS", "UNITS", "Accounts", "KernelAccount", "Slices", "UnitTime", "constants_read", "traffic"]

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from runtime.accounts import STALLS, UNITS, Accounts, KernelAccount, traffic
+import numpy as np
+
+from runtime.accounts import STALLS, UNITS, Accounts, KernelAccount, constants_read, traffic
 from targets.mlu220.container import HostFunction, OfflineModel
 from targets.mlu220.hardware import Board
 from targets.mlu220.timeline import Timeline, simulate
@@ -94,6 +96,7 @@ class Profile:
     steps: list[str]
     """Functions in the order in which one inference calls them."""
     constant_bytes: int
+    """Of the constants segment, what instructions read; the rest is padding."""
     workspace: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per device function, the bytes planned for values between kernels and the least that any plan needs, where the
     file says so."""
@@ -197,7 +200,10 @@ def profile(model: OfflineModel, board: Board) -> Profile:
         moved = sum(r.bytes for r in (*function.inputs, *function.outputs))
         timeline = simulate(function.programs, board)
         functions.append(FunctionProfile(name, timeline, count, moved, Accounts(function, timeline)))
-    constants = int(model.constants.size) if functions else 0
+    touched = np.zeros(model.constants.size, bool)
+    for f in functions:
+        constants_read(f.accounts.rows, touched)
+    constants = int(touched.sum())
     planned = model.metadata.get("memory", {})
     return Profile(board, functions, host, [step.function for step in model.steps], constants, planned)
 

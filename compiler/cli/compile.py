@@ -47,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> None:
+    reasons = model.metadata.get("host_reasons", {})
     facts = {
         "output": str(args.output), "bytes": args.output.stat().st_size, "board": model.board, "cores": model.cores,
         "functions": [
             {"name": f.name, "instructions": sum(len(p) for p in f.programs)} | model.metadata["memory"][f.name]
             for f in model.device_functions
-        ] + [{"name": f.name, "host": True} for f in model.host_functions],
+        ] + [{"name": f.name, "host": True, "reasons": reasons.get(f.name, [])} for f in model.host_functions],
         "constants": int(model.constants.size), "warnings": [d.as_dict() for d in diagnostics],
     }  # fmt: skip
     if args.json:
@@ -61,7 +62,7 @@ def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> Non
     print(f"{args.output}: {facts['bytes']:,} bytes, {model.cores} cores of {model.board}")
     for function in facts["functions"]:  # type: ignore[attr-defined]
         if function.get("host"):
-            print(f"  {function['name']}: on the host")
+            print("; ".join([f"  {function['name']}: on the host", *function["reasons"]]))
         else:
             memory = f"workspace {function['workspace']:,} bytes (lower bound {function['workspace_lower_bound']:,})"
             print(f"  {function['name']}: {function['instructions']:,} instructions, {memory}")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from compiler.cli import arguments
+from compiler.errors import error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser, "model, .mlu or .cambricon")
+    parser.add_argument("--scheme", action="store_true", help="print the scheme an offline model was made with")
     arguments.json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.scheme:
+        return _print_scheme(args)
     facts = _offline(args) if args.model.suffix == ".cambricon" else _module(args)
     if args.json:
         arguments.print_json(facts)
@@ -22,12 +27,23 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(value, list):
             print(f"{key}:")
             for item in value:
-                print("  " + (", ".join(f"{k} {v}" for k, v in item.items()) if isinstance(item, dict) else str(item)))
+                print("  " + (", ".join(map(_told, item, item.values())) if isinstance(item, dict) else str(item)))
         elif isinstance(value, dict):
-            print(f"{key}: " + ", ".join(f"{k} {v}" for k, v in value.items()))
+            print(f"{key}:" + "".join(f"\n  {k}: {v}" for k, v in value.items()))
         else:
             print(f"{key}: {value}")
     return 0
+
+
+def _told(key: str, value: Any) -> str:
+    """A field of a line; what speaks for itself without its name."""
+    if key in ("name", "why"):
+        return str(value)
+    shown = f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if key in _BYTES else value
+    return f"{key.replace('_', ' ')} {shown}"
+
+
+_BYTES = ("inputs", "outputs", "workspace", "lower_bound")
 
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,9 +58,15 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         return facts | ({"preprocessing": dict(r.preprocessing)} if r.preprocessing else {})
 
-    device = [
-        {"name": f.name, "instructions": [len(p) for p in f.programs], "workspace": f.workspace}
-        for f in model.device_functions
+    device = [{"name": f.name, "instructions": [len(p) for p in f.programs]} for f in model.device_functions]
+    made = dict(model.metadata)
+    reasons = made.pop("host_reasons", {})
+    planned = made.pop("memory", {})
+    if "scheme" in made:
+        made["scheme"] = f"{made['scheme'].count(chr(10))} lines, printed by --scheme"
+    host = [
+        {"name": f.name, "on": "host"} | ({"why": "; ".join(reasons[f.name])} if f.name in reasons else {})
+        for f in model.host_functions
     ]
 
     return {
@@ -52,10 +74,33 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
         "board": model.board, "cores": model.cores, "rounding": model.rounding,
         "constant_bytes": int(model.constants.size),
         "inputs": [record(r) for r in model.inputs], "outputs": [record(r) for r in model.outputs],
-        "functions": [*device, *({"name": f.name, "on": "host"} for f in model.host_functions)],
+        "functions": [*device, *host],
+        "memory": [_memory(f, planned.get(f.name)) for f in model.device_functions],
         "steps": [f"{s.function}({', '.join(s.inputs)}) -> {', '.join(s.outputs)}" for s in model.steps],
-        "metadata": model.metadata,
+        "metadata": made,
     }  # fmt: skip
+
+
+def _memory(function: Any, planned: dict[str, int] | None) -> dict[str, Any]:
+    """Bytes a subnet needs off the chip, and the plan of its workspace beside the least that any plan needs."""
+    facts = {
+        "name": function.name, "inputs": sum(r.bytes for r in function.inputs),
+        "outputs": sum(r.bytes for r in function.outputs), "workspace": function.workspace,
+    }  # fmt: skip
+    if planned is None:
+        return facts
+    least = planned["workspace_lower_bound"]
+    return facts | {"lower_bound": least, "ratio": function.workspace / least if least else 1.0}
+
+
+def _print_scheme(args: argparse.Namespace) -> int:
+    from targets.mlu220.container import OfflineModel
+
+    text = OfflineModel.load(arguments.offline_model(args.model, "inspect --scheme")).metadata.get("scheme")
+    if text is None:
+        raise error("E104", "the file was made without a scheme", where=str(args.model))
+    sys.stdout.write(text)
+    return 0
 
 
 def _module(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@ here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -53,7 +53,7 @@ def bars(rows: Sequence[tuple[str, Sequence[Part]]], known: Sequence[str], total
     return _svg(width, max(len(rows), 1) * step, items)
 
 
-def lines(series: dict[str, Sequence[tuple[float, float]]], height: int = 220) -> Markup:
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], height: int = 220) -> Markup:
     """One line per series over a common axis; points with no finite value are left out by the caller."""
     width, left, bottom = 960, 50, 24
     points = [p for line in series.values() for p in line]

@@ -185,7 +185,7 @@ def test_an_option_like_no_other_gets_no_suggestion(command: Command):
     assert result.code == 2 and "unrecognized arguments: --zzz" in result.err and "did you mean" not in result.err
 
 
-@pytest.mark.parametrize("words", [("run", "--inputs", "x.npz"), ("profile",), ("disasm",)], ids=lambda w: w[0])
+@pytest.mark.parametrize("words", [("run", "--inputs", "x.npz"), ("disasm",)], ids=lambda w: w[0])
 def test_a_model_where_an_offline_model_is_asked_for_is_told_how_to_compile_it(command: Command, model_file, words):
     result = command(words[0], model_file, *words[1:])
     assert result.code == 1

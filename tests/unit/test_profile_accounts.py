@@ -168,12 +168,16 @@ def implied_macs(module: Module) -> int:
 
 
 def implied_bytes(kernel: Kernel) -> tuple[int, int]:
-    """DDR bytes a kernel must read and write: operands and constants once, filters as packed; results once."""
+    """DDR bytes a kernel must read and write: operands and constants once, filters as packed; results once. What is
+    kept on the chip costs none."""
     shape = KernelShape(kernel)
+    kept: dict[str, tuple[int, ...]] = kernel.attributes.get("on_chip") or {"inputs": (), "results": ()}
+    inside = {kernel.body.block.arguments[i] for i in kept["inputs"]}
     taken = {p.value for p in shape.parameters}
     parameters = [filters_bytes(p) if p.kind == FILTERS else nbytes(p.value) for p in shape.parameters]
-    operands = [nbytes(v) for v in shape.values if v.producer is None and v not in taken]
-    return sum(parameters) + sum(operands), sum(nbytes(v) for v in kernel.results)
+    operands = [nbytes(v) for v in shape.values if v.producer is None and v not in taken | inside]
+    results = [nbytes(v) for i, v in enumerate(kernel.results) if i not in kept["results"]]
+    return sum(parameters) + sum(operands), sum(results)
 
 
 def nbytes(value: Value) -> int:
