@@ -10,11 +10,12 @@ import argparse
 import dataclasses
 import dis
 import inspect
+import json
 import re
 import sys
 import textwrap
 import types
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,29 +191,73 @@ def board_value(board: Any, name: str) -> str:
 
 
 # -- ONNX operators --------------------------------------------------------------------------------------------------
+FIGURES = DOCS.parent / "tests" / "conformance" / "onnx_operators.json"
+
+
 def operators() -> str:
     from compiler.frontend.onnx import registry
 
     registry.load_converters()
-    domains: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for (domain, name), rows in sorted(registry.CONVERTERS.items()):
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    domains: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for (domain, name), rows in registry.CONVERTERS.items():
         made = sorted(set().union(*(ops_made_by(converter, name) for _, converter in rows)))
-        domains[domain].append((name, versions(rows), ", ".join(f"`{o}`" for o in made) or "—", place(made)))
-    body = []
-    for domain, rows in domains.items():
-        head = ("operator", "from opset", "its converter uses", "runs on")
+        domains[domain][name] = (versions(rows), ", ".join(f"`{o}`" for o in made) or "—")
+    for full, row in figures.items():
+        domain, _, name = full.rpartition(".")
+        if row["passed"] and not full.startswith("("):
+            domains[domain].setdefault(name, ("any", "ONNX's own body of it"))
+    body = [*conformance(figures), ""]
+    for domain, known in sorted(domains.items()):
+        rows = [
+            (name, *known[name], *counted(figures.get(f"{domain}.{name}" if domain else name), known[name][1]))
+            for name in sorted(known)
+        ]
+        head = ("operator", "from opset", "its converter uses", "runs on", "cases passed", "failed", "out of scope")
         body += [f"## {domain or 'ai.onnx'}", "", *table(head, rows)]
     return page("Supported ONNX operators", OPERATORS_INTRODUCTION, body)
 
 
+def conformance(figures: dict[str, Any]) -> Iterator[str]:
+    """The share of ONNX's own cases that pass, those that do not, and what is out of scope."""
+    passed, failed = sum(r["passed"] for r in figures.values()), sum(len(r["failed"]) for r in figures.values())
+    yield f"**{passed} of ONNX's {passed + failed} cases in scope pass: {passed / (passed + failed):.2%}.**"
+    yield ""
+    networks = [(name.strip("()"), r["passed"], len(r["failed"])) for name, r in figures.items() if name[0] == "("]
+    yield from table(("cases of whole networks", "passed", "failed"), sorted(networks))
+    outside: Counter[str] = Counter()
+    for row in figures.values():
+        outside.update(row["out"])
+    yield from table(("out of scope", "cases"), sorted(outside.items()))
+    wrong = [(name, full, why) for full, r in figures.items() for name, why in r["failed"].items()]
+    if wrong:
+        yield from table(("case that fails", "operator", "why"), sorted(wrong))
+    never = sorted(n for n, r in figures.items() if not r["passed"] and not r["failed"] and n[0] != "(")
+    yield "Operators whose cases are all out of scope: " + ", ".join(never) + "."
+
+
+def counted(row: dict[str, Any] | None, made: str) -> tuple[str, ...]:
+    """Where the operator runs, and its cases; what has no case goes by the ops its converter uses."""
+    if row is None:
+        names = re.findall(r"`(.*?)`", made)
+        return (place(names), "—", "—", "—")
+    best = next((p for p in PLACES if row["places"].get(p)), "—")
+    outside = ", ".join(f"{count} {why}" for why, count in sorted(row["out"].items()))
+    return (best, str(row["passed"]), str(len(row["failed"])), outside or "—")
+
+
+PLACES = ("MLU integer", "MLU float", "MLU and host", "host", "folded")
+"""Places in the order in which the best one is shown."""
+
 OPERATORS_INTRODUCTION = """
-What imports, the IR ops its converter uses, and where those run. *chip*: all of them have instructions; *host*: none
-has, the node runs in NumPy on the host, between two parts on the chip; *both*: some have; *folded*: it is gone after
-import, or an error tells why it cannot be. Convolutions and matrix products run on the chip in INT8 or INT16 only;
-kept in float, they run on the host. Further conditions (constant filters, sizes, axes) depend on the model: `mluc
-lint MODEL` says of every node where it runs, and why. An operator that is not listed but that ONNX defines as a
-function of others is expanded; whatever else is met is reported, all at once, with the nodes' names. Several opsets:
-the operator's meaning changed there.
+What imports, the IR ops its converter uses, where those run, and what became of ONNX's own test cases (`python
+tests/conformance/onnx_cases.py` runs them all and writes this page). *Runs on* is the target's answer for the case that
+suits it best: *MLU integer*: on the matrix unit, in INT8 or INT16, once quantised; *MLU float*: on the vector unit, or
+moved there; *MLU and host*: some of its ops have no instruction; *host*: none has, the node runs in NumPy between two
+parts on the chip; *folded*: it is gone after import. Other element types and ranks than a case's run on the host, and
+convolutions and products that stay in float do too: `mluc lint MODEL` says of every node where it runs, and why. An
+operator without a converter that ONNX defines as a function of others is expanded; whatever else is met is reported,
+all at once, with the nodes' names. Several opsets: the operator's meaning changed there.
 """
 
 
@@ -225,10 +270,13 @@ def versions(rows: list[tuple[int, Any]]) -> str:
 
 
 def place(made: list[str]) -> str:
+    """Where ops run, by whether the target has rules for them."""
     if not made:
         return "folded"
     on_chip = [name in LEGALIZERS for name in made]
-    return "chip" if all(on_chip) else "both" if any(on_chip) else "host"
+    products = any(name in ("nn.conv2d", "nn.conv_transpose2d", "nn.matmul") for name in made)
+    whole = "MLU integer" if products else "MLU float"
+    return whole if all(on_chip) else "MLU and host" if any(on_chip) else "host"
 
 
 def ops_made_by(converter: Callable[..., Any], operator: str) -> set[str]:
