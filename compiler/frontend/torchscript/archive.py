@@ -17,8 +17,8 @@ from pathlib import Path
 from compiler.errors import CompilerError, error
 
 MOST_MEMBERS = 200_000
-LARGEST_TEXT = 64 << 20
-"""Bytes that pickles and source files may take, each."""
+LARGEST_TEXT = 8 << 20
+"""Bytes a pickle or a source file may take: their objects take a hundred times that."""
 
 SPARE = 64 << 20
 LARGEST_RATIO = 32

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,10 +223,16 @@ class Evaluator:
             return BLOCKED
 
     def skip(self, body: Sequence[ast.stmt], frame: Frame) -> None:
-        """Statements that may or may not run: what they assign is not known, and no reason to stop looking."""
+        """Statements that may or may not run: what they assign is not known, but operators without a converter are
+        reported with everything else.
+        """
         for statement in body:
             for name in _assigned(statement):
                 frame.names[name] = BLOCKED
+            for node in ast.walk(statement):
+                name = _operator_name(node)
+                if name and not self.operators.is_known(name):
+                    self.operators.refuse(name, node_name(frame.path, "", name))
 
     def repeat(self, node: ast.While, frame: Frame) -> Returned | None:
         while True:
@@ -392,8 +399,7 @@ class Evaluator:
     def operator(
         self, target: Namespace, args: list[Any], kwargs: dict[str, Any], frame: Frame, hint: str
     ) -> Any:
-        parts = target.name.split(".")
-        name = f"aten::{parts[-1]}" if parts[0] == "torch" else f"{'.'.join(parts[1:-1]) or 'aten'}::{parts[-1]}"
+        name = _schema_name(target.name)
         if hint is instances.RESULT and frame.path and frame.function.name.endswith(".forward"):
             return self.operators.call(name, args, kwargs, frame.path)
         if hint is instances.RESULT or frame.path or not frame.is_method:
@@ -489,6 +495,20 @@ EXPRESSIONS: dict[type, Callable[[Evaluator, Any, Frame], Any]] = {
     ast.Subscript: Evaluator.subscript, ast.List: Evaluator.list_display, ast.Tuple: Evaluator.tuple_display,
     ast.Dict: Evaluator.dict_display, ast.UnaryOp: Evaluator.unary, ast.IfExp: Evaluator.either,
 }  # fmt: skip
+
+
+def _schema_name(dotted: str) -> str:
+    """`torch.relu` → aten::relu, `ops.quantized.add` → quantized::add."""
+    first, *middle, last = dotted.split(".")
+    return f"aten::{last}" if first == "torch" or not middle else f"{'.'.join(middle)}::{last}"
+
+
+def _operator_name(node: ast.AST) -> str:
+    """The operator a piece of code calls; empty where it calls none."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return ""
+    dotted = ast.unparse(node.func)
+    return _schema_name(dotted) if re.fullmatch(r"(torch|ops)(\.\w+)+", dotted) else ""
 
 
 def _nowhere(name: str) -> Function:

@@ -190,7 +190,8 @@ class Evaluation:
         self.module = Module({"source": importer.file})
         self.function = self.module.add_function(IRFunction("main"))
         self.builder = Builder(self.module, self.function)
-        self.operators = Operators(self.file, self.builder, self.function, importer.archive.version)
+        archive = importer.archive
+        self.operators = Operators(self.file, self.builder, self.function, archive.version, len(archive.data))
         self.instances = Instances(importer.source, constants, self.builder)
         self.evaluator = Evaluator(importer.source, self.instances, self.operators)
         self._arguments: dict[str, Value] = {}

@@ -27,8 +27,11 @@ from compiler.ops import math as math_ops
 from compiler.ops import tensor as tensor_ops
 
 MOST_NODES = 100_000
-LARGEST_CONSTANT = 1 << 29
-"""Bytes a tensor that is known at import may take."""
+LARGEST_CONSTANT = 1 << 28
+"""Bytes a tensor that is computed at import may take."""
+
+MOST_COMPUTED = 1 << 31
+"""Bytes all tensors that are computed at import may take."""
 
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 BLOCKED: Any = type("Blocked", (), {"__repr__": lambda _: "<blocked>"})()
@@ -51,7 +54,11 @@ SELF = frozenset(
 """Operators that give their tensor itself where they have nothing to do."""
 
 SHAPED = ("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty", "eye",
-          "expand", "repeat", "broadcast_to", "tile", "arange", "linspace", "tril_indices", "triu_indices")  # fmt: skip
+          "arange", "linspace", "logspace", "tril_indices", "triu_indices", "one_hot", "bincount", "fill_", "zero_",
+          "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "hann_window",
+          "hamming_window", "repeat_interleave")  # fmt: skip
+"""Operators that make a constant as large as their arguments say."""
+
 _MOST_ELEMENTS = LARGEST_CONSTANT // 4
 
 
@@ -67,13 +74,15 @@ class Retype(Exception):
 class Operators:
     """The operators of one import; `records` holds what became of each node."""
 
-    def __init__(self, file: str, builder: Builder, function: Function, version: int) -> None:
+    def __init__(self, file: str, builder: Builder, function: Function, version: int, weights: int = 0) -> None:
         self.file = file
         self.builder = builder
         self.function = function
         self.version = version
         self.records: list[NodeRecord] = []
         self.faults: list[Diagnostic] = []
+        self._weights = weights
+        self._computed = 0
 
     def value(self, tensor: Tensor) -> Value:
         """The value a tensor has now."""
@@ -103,8 +112,8 @@ class Operators:
         first = args[0] if args else None
         if first is BLOCKED or (name not in QUESTIONS and any(a is BLOCKED for a in args)):
             return None
-        if name in QUESTIONS and (isinstance(first, Tensor) or first is None or name.startswith("prim::")):
-            return lambda: QUESTIONS[name](self, *args)
+        if name in QUESTIONS and not (isinstance(first, list | tuple | dict | str) and name in CONTAINERS):
+            return lambda: _asked(self, name, args)
         if isinstance(first, list | tuple | dict | str) and name in CONTAINERS and not _is_list_of_tensors(name, first):
             return lambda: _plain(CONTAINERS[name], args, kwargs)
         if name in SCALARS and not any(isinstance(a, Tensor) for a in (*args, *kwargs.values())):
@@ -154,9 +163,17 @@ class Operators:
     def _convert(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         answer = convert(name, "", self.builder, args, kwargs)
         for item in answer if isinstance(answer, list | tuple) else (answer,):
-            if isinstance(item, Constant) and item.data.nbytes > LARGEST_CONSTANT:
-                raise Malformed(f"computes a constant of {item.data.nbytes} bytes")
+            if isinstance(item, Constant):
+                self._count(item)
         return answer
+
+    def _count(self, constant: Constant) -> None:
+        """Keep what is computed at import within bounds."""
+        self._computed += constant.data.nbytes
+        if constant.data.nbytes > LARGEST_CONSTANT and constant.data.base is None:
+            raise Malformed(f"computes a constant of {constant.data.nbytes} bytes")
+        if self._computed > MOST_COMPUTED + 8 * self._weights:
+            raise Malformed("computes too much from constants alone")
 
     def _of_today(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -185,6 +202,8 @@ class Operators:
         count = 1
         for size in sizes:
             count *= max(abs(size), 1) if isinstance(size, int) else 1
+        if args and isinstance(args[0], Tensor) and not name.startswith("aten::new_"):
+            count = max(count, self.value(args[0]).type.elements)
         if count > _MOST_ELEMENTS:
             raise Malformed(f"makes a tensor of {count} elements")
 
@@ -209,6 +228,18 @@ class Operators:
                 raise Malformed("takes lists in lists in lists")
             return [self.plain(item, depth + 1) for item in x]
         return x
+
+    def is_known(self, name: str) -> bool:
+        """Whether there is a way to convert an operator."""
+        at_once = name in QUESTIONS or name in SCALARS or name in CONTAINERS or name in IDENTITIES
+        return at_once or name in ("aten::copy_", "aten::fill_", "aten::zero_", "prim::data") or bool(
+            find_converter(name)
+        )  # fmt: skip
+
+    def refuse(self, name: str, node: str) -> None:
+        """Record an operator of code that is not followed, which has no converter."""
+        record = NodeRecord(self.builder.fresh_name(node), name, "", 0, (), "unsupported", "has no converter")
+        self.records.append(record)
 
     def wrapped(self, x: Any) -> Any:
         """An answer of the table as the program sees it: values as tensors."""
@@ -298,6 +329,14 @@ def _plain(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         return bounded(function(*args, **kwargs))
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as fault:
         raise Malformed(f"its arguments do not fit together ({type(fault).__name__}: {fault})") from None
+
+
+def _asked(o: Operators, name: str, args: Sequence[Any]) -> Any:
+    """The answer to a question about a tensor."""
+    try:
+        return QUESTIONS[name](o, *args)
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as fault:
+        raise Malformed(f"{name}: its arguments do not fit together ({type(fault).__name__}: {fault})") from None
 
 
 def _is_list_of_tensors(name: str, items: Any) -> bool:

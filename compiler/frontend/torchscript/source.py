@@ -10,7 +10,7 @@ import ast
 from dataclasses import dataclass, field
 
 from compiler.errors import CompilerError, error
-from compiler.frontend.torchscript.archive import DAMAGED, Archive
+from compiler.frontend.torchscript.archive import DAMAGED, LARGEST_TEXT, Archive
 
 DEEPEST = 150
 """Expressions and blocks may be nested this deep."""
@@ -65,6 +65,7 @@ class Source:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self._members: dict[str, dict[str, Function | Class]] = {}
+        self._read = 0
 
     def find(self, qualified: str) -> Function | Class | None:
         """The class or function of a qualified name (`__torch__.torch.nn.functional.relu`); None if there is none."""
@@ -82,8 +83,12 @@ class Source:
         return self._members[module]
 
     def _parse(self, member: str, module: str) -> dict[str, Function | Class]:
+        text = self.archive.read(member)
+        self._read += len(text)
+        if self._read > LARGEST_TEXT:
+            raise self._fault(member, f"more than {LARGEST_TEXT} bytes of code are not read")
         try:
-            tree = ast.parse(self.archive.read(member).decode())
+            tree = ast.parse(text.decode())
         except SyntaxError as fault:
             raise self._fault(member, f"line {fault.lineno}: {fault.msg}") from None
         except (ValueError, RecursionError, MemoryError) as fault:

@@ -30,6 +30,7 @@ VIEWS = frozenset(
 )  # fmt: skip
 """Operators whose results share elements with their first argument."""
 
+LARGEST_WRITTEN = 1 << 26
 COPIES = "call .clone() before writing, or write the whole tensor"
 
 
@@ -114,6 +115,8 @@ def _put_back(step: Step, whole: Value, part: Value, builder: Builder, convert: 
     """`whole` with the elements that `step` picks replaced by `part`."""
     shape = whole.type.static_shape
     count = math.prod(shape)
+    if count > LARGEST_WRITTEN:
+        raise Unsupported(f"writes to a part of a tensor of {count} elements", COPIES)
     picked = _apply(step, builder.constant(np.arange(count).reshape(shape)), convert)
     if not isinstance(picked, Constant):
         raise Unsupported("writes to a view whose place is not known at import", COPIES)
