@@ -1,4 +1,4 @@
-"""ONNX's own test cases through the frontend and the evaluator: which pass, which do not and why, which are out of scope.
+"""ONNX's own test cases through the frontend and the evaluator: which pass, which do not and why, which have no place.
 
 Run as a script it rewrites `onnx_passing.txt`, the list that must not shrink, `onnx_operators.json`, the figures by
 operator, and `docs/supported-operators.md` from them: `python tests/conformance/onnx_cases.py`. What is compared, and
@@ -21,17 +21,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
+import numpy as np
+import onnx
+from onnx import numpy_helper
 
-from compiler.errors import CompilerError  # noqa: E402
-from compiler.evaluate.interpreter import Interpreter  # noqa: E402
-from compiler.frontend.load import load  # noqa: E402
-from compiler.ir.core import Module  # noqa: E402
-from tests.conformance.onnx_places import place_of  # noqa: E402
-from tests.conformance.onnx_scope import operator_of, out_of_scope  # noqa: E402
-from tests.light_models import DIRECTORY as LIGHT  # noqa: E402
+from compiler.errors import CompilerError
+from compiler.evaluate.interpreter import Interpreter
+from compiler.frontend.load import load
+from compiler.ir.core import Module
+from tests.conformance.onnx_places import place_of
+from tests.conformance.onnx_scope import operator_of, out_of_scope
+from tests.light_models import DIRECTORY as LIGHT
 
 HERE = Path(__file__).parent
 PASSING = HERE / "onnx_passing.txt"
