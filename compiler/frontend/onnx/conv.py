@@ -5,11 +5,11 @@ are written with two-dimensional ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
-from compiler.frontend.common.emitter import reshape, with_height, without_height
+from compiler.frontend.common.columns import summed_columns
+from compiler.frontend.common.emitter import with_height, without_height
 from compiler.frontend.common.volumes import conv3d, conv_transpose3d
 from compiler.frontend.common.windows import Window, cropped
 from compiler.frontend.onnx.node import Node
@@ -121,27 +121,9 @@ def deform_conv(n: Node) -> Value:
 def col2im(n: Node) -> Value:
     """Blocks laid out as columns, added where they overlap: a transposed convolution by one-hot weights."""
     x, image, block = n.input(0), n.ints(1, "the image's shape"), n.ints(2, "the block's shape")
-    rank, taps = len(image), prod(block)
+    rank = len(image)
     window = Window(
         tuple(block), n.attribute("strides", (1,) * rank), n.attribute("dilations", (1,) * rank),
         *(list(p) for p in np.array_split(n.attribute("pads", (0,) * (2 * rank)), 2)),
     )  # fmt: skip
-    batch, rows, _ = x.type.static_shape
-    channels = rows // taps
-    counts = [
-        (size + window.before[i] + window.after[i] - window.extent[i]) // window.strides[i] + 1
-        for i, size in enumerate(image)
-    ]
-    extra = tuple(
-        size + window.before[i] + window.after[i] - (counts[i] - 1) * window.strides[i] - window.extent[i]
-        for i, size in enumerate(image)
-    )
-    columns = reshape(n, x, (batch, rows, *counts))
-    one_hot = n.constant(np.tile(np.eye(taps, dtype=x.type.dtype.numpy), (channels, 1)).reshape(rows, 1, *block))
-    if rank == 3:
-        return conv_transpose3d(n, columns, one_hot, None, window, channels, extra)
-    y = n.emit(
-        nn.ConvTranspose2d, with_height(n, columns), with_height(n, one_hot), groups=channels,
-        output_pads=(0, *extra) if rank == 1 else extra, **window.attributes(),
-    )  # fmt: skip
-    return without_height(n, y, columns)
+    return summed_columns(n, x, window, image)

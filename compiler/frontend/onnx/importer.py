@@ -85,7 +85,7 @@ class Importer:
     def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any]) -> None:
         load_converters()
         self.file = path.name
-        self.directory = path.parent
+        self.path = path
         self.model = reader.read_model(path)
         self.records: list[NodeRecord] = []
         self.faults: list[Diagnostic] = []
@@ -188,7 +188,7 @@ class Importer:
             return
         node = Node(
             proto, inputs, self.builder, record.opset,
-            partial(reader.read_tensor, directory=self.directory, where=f"{self.file}: node {record.name!r}"),
+            partial(reader.read_tensor, model=self.path, where=f"{self.file}: node {record.name!r}"),
         )  # fmt: skip
         self._attempt(partial(self._convert, node, record, scope), proto, scope, record)
 
@@ -294,7 +294,7 @@ class Importer:
         if holder is None:
             return BLOCKED
         if name not in holder.values:
-            array = reader.read_tensor(holder.tensors[name], self.directory, self.file)
+            array = reader.read_tensor(holder.tensors[name], self.path, self.file)
             holder.values[name] = self.builder.constant(array, name)
         return holder.values[name]
 

@@ -6,6 +6,7 @@ external data needs no second copy in memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from compiler.errors import CompilerError, error
+from compiler.frontend.onnx.storage import read_external, slim_model
 from compiler.ir.types import DType
 
 OLDEST_OPSET = 1
@@ -54,7 +56,7 @@ def widened(dtype: DType) -> DType:
 def read_model(path: Path) -> onnx.ModelProto:
     """Parse a file, without its external data. Raises CompilerError when it is not a usable ONNX model."""
     try:
-        content = path.read_bytes()
+        content = slim_model(path)
     except OSError as fault:
         raise error("E201", f"cannot read the file: {fault.strerror or fault}", where=str(path)) from None
     if not content:
@@ -135,7 +137,7 @@ def opsets_of(imports: object) -> dict[str, int]:
     return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in imports}  # type: ignore[attr-defined]
 
 
-def read_tensor(tensor: onnx.TensorProto, directory: Path, where: str) -> np.ndarray:
+def read_tensor(tensor: onnx.TensorProto, model: Path, where: str) -> np.ndarray:
     """A tensor's elements as an array, half precision widened to f32. Raises CompilerError on damaged or absent data.
     """
     name = tensor.name or "(unnamed)"
@@ -145,19 +147,23 @@ def read_tensor(tensor: onnx.TensorProto, directory: Path, where: str) -> np.nda
             "E216", f"tensor {name!r} has elements of type {dtype_name(tensor.data_type)}, which is not supported",
             where=where, help="export the network with float, integer or boolean weights",
         )  # fmt: skip
-    try:
-        array = numpy_helper.to_array(tensor, str(directory))
-    except (OSError, onnx.checker.ValidationError) as fault:
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        raise error(
-            "E202", f"external data of tensor {name!r} cannot be read: {fault}", where=where,
-            help=f"put the file {location!r} beside the model" if location else "",
-        ) from None  # fmt: skip
-    except (ValueError, TypeError) as fault:
-        raise _damaged(name, str(fault), where) from None
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        array = read_external(tensor, dtype.numpy, model, where)
+    else:
+        array = _stored(tensor, dtype, name, where)
     if array.shape != tuple(tensor.dims):
         raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
     return array.astype(np.float32) if dtype in (DType.F16, DType.BF16) else array
+
+
+def _stored(tensor: onnx.TensorProto, dtype: DType, name: str, where: str) -> np.ndarray:
+    """The elements a message holds itself."""
+    if tensor.HasField("raw_data") and len(tensor.raw_data) != math.prod(tensor.dims) * dtype.size:
+        raise _damaged(name, f"shape {list(tensor.dims)} of {dtype} and {len(tensor.raw_data)} bytes", where)
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as fault:
+        raise _damaged(name, str(fault), where) from None
 
 
 def _damaged(name: str, reason: str, where: str) -> CompilerError:
