@@ -145,9 +145,9 @@ SOFTMAXES: dict[str, type[Op]] = {
 
 def _softmax(c: Call, op_class: type[Op], x: Value, dim: Any) -> Value:
     x = c.real(x)
-    return c.emit(op_class, c.reshape(x, (1,)), axis=0) if x.type.rank == 0 else c.emit(
-        op_class, x, axis=c.axis(dim, x.type.rank)
-    )  # fmt: skip
+    if x.type.rank:
+        return c.emit(op_class, x, axis=c.axis(dim, x.type.rank))
+    return c.reshape(c.emit(op_class, c.reshape(x, (1,)), axis=0), ())
 
 
 @aten(*(f"aten::{name}" for name in SOFTMAXES))

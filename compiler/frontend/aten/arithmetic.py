@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math as pymath
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -362,37 +363,31 @@ def clamp_max(c: Call, self: Any, max: Any) -> Any:
 
 
 # -- bits --------------------------------------------------------------------------------------------------------------
-BITS: dict[str, tuple[type[Op], Callable]] = {
-    "bitwise_and": (math.And, np.bitwise_and), "bitwise_or": (math.Or, np.bitwise_or),
-    "bitwise_xor": (math.Xor, np.bitwise_xor), "__and__": (math.And, np.bitwise_and),
-    "__or__": (math.Or, np.bitwise_or), "__xor__": (math.Xor, np.bitwise_xor),
+BITS: dict[str, tuple[type[Op], type[Op], Callable]] = {
+    "and": (math.And, math.BitwiseAnd, operator.and_), "or": (math.Or, math.BitwiseOr, operator.or_),
+    "xor": (math.Xor, math.BitwiseXor, operator.xor),
 }  # fmt: skip
+"""Function → our op of booleans, of integers, and of plain numbers."""
 
 
-@aten(*(f"aten::{name}" for name in BITS))
+@aten(*(f"aten::bitwise_{name}" for name in BITS), *(f"aten::__{name}__" for name in BITS))
 def bitwise(c: Call, self: Any, other: Any) -> Any:
-    """Of booleans; of integers only where they are known."""
-    op_class, plain = BITS[c.base]
+    logical, bits, plain = BITS[c.base.removeprefix("bitwise_").strip("_")]
     if no_tensors([self, other]):
-        found = plain(self, other)
-        return found.item() if hasattr(found, "item") else found
+        return plain(self, other)
     a, b = together(c, self, other)
-    if a.type.dtype is DType.BOOL:
-        return c.emit(op_class, a, b)
-    return c.constant(plain(c.known(a, "an operand"), c.known(b, "an operand")))
+    return c.emit(logical if a.type.dtype is DType.BOOL else bits, a, b)
 
 
 @aten("aten::bitwise_not")
 def bitwise_not(c: Call, self: Any) -> Any:
-    """~x of an integer is -x - 1."""
     x = c.tensor(self)
-    if x.type.dtype is DType.BOOL:
-        return c.emit(math.Not, x)
-    return c.emit(math.Sub, c.emit(math.Neg, x), c.scalar_like(1, x))
+    return c.emit(math.Not if x.type.dtype is DType.BOOL else math.BitwiseNot, x)
 
 
 @aten("aten::__lshift__", "aten::__rshift__", "aten::bitwise_left_shift", "aten::bitwise_right_shift")
 def shift(c: Call, self: Any, other: Any) -> Any:
+    """By powers of two: a right shift of a negative number rounds down."""
     left = "left" in c.name or "lshift" in c.name
     if no_tensors([self, other]):
         return self << other if left else self >> other

@@ -7,9 +7,10 @@ from typing import Any
 
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.registry import aten
-from compiler.frontend.common.emitter import CUT_3D, with_height, without_height
+from compiler.frontend.common.emitter import with_height, without_height
+from compiler.frontend.common.volumes import conv3d, conv_transpose3d
 from compiler.frontend.common.windows import Window
-from compiler.frontend.records import Malformed, Unsupported
+from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
 from compiler.ops import nn
 
@@ -25,8 +26,8 @@ def per_axis(c: Call, value: Any, count: int, what: str) -> tuple[int, ...]:
 
 def spatial_rank(weight: Value) -> int:
     count = weight.type.rank - 2
-    if count not in (1, 2):
-        raise Unsupported(f"has {max(count, 0)} spatial dimensions, 1 and 2 are supported", CUT_3D)
+    if count not in (1, 2, 3):
+        raise Malformed(f"its weight has rank {weight.type.rank}")
     return count
 
 
@@ -48,6 +49,8 @@ def window_of(c: Call, w: Value, stride: Any, padding: Any, dilation: Any) -> Wi
 
 def convolve(c: Call, x: Value, w: Value, bias: Any, window: Window, groups: int) -> Value:
     image = batched(c, x, w.type.rank)
+    if w.type.rank == 5:
+        return unbatched(c, conv3d(c, image, w, bias, window, groups), x)
     operands = with_height(c, image), with_height(c, w), bias
     y = c.emit(nn.Conv2d, *operands, groups=groups, **window.attributes())
     return unbatched(c, without_height(c, y, image), x)
@@ -104,6 +107,8 @@ def conv_transpose(
     window = window_of(c, w, stride, padding, dilation)
     extra: Sequence[int] = per_axis(c, output_padding, len(window.kernel), "the output padding")
     image = batched(c, x, w.type.rank)
+    if w.type.rank == 5:
+        return unbatched(c, conv_transpose3d(c, image, w, bias, window, groups, tuple(extra)), x)
     y = c.emit(
         nn.ConvTranspose2d, with_height(c, image), with_height(c, w), bias, groups=groups,
         output_pads=(0, *extra) if len(extra) == 1 else extra, **window.attributes(),

@@ -14,7 +14,7 @@ from compiler.frontend.aten.registry import aten
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
-from compiler.ops import math, tensor
+from compiler.ops import math, reduce, selection, tensor
 
 FIXED = "use torch.where with a mask, or take a fixed number of elements (topk)"
 
@@ -135,22 +135,28 @@ def select_scatter(c: Call, self: Any, src: Any, dim: Any, index: Any) -> Any:
 
 # -- by lists of indices -----------------------------------------------------------------------------------------------
 def _per_axis(c: Call, x: Value, indices: Any) -> list[Value | None]:
-    """One index tensor or None per axis; a known mask stands for as many axes as it has."""
+    """One index tensor or None per axis; a mask stands for as many axes as it has."""
     found: list[Value | None] = []
     for index in indices:
         if index is None:
             found.append(None)
         elif c.as_tensor(index).type.dtype in (DType.BOOL, DType.U8):
-            if not isinstance(index, Constant):
-                raise Unsupported("picks elements by a mask that depends on the network's data", FIXED)
-            found += [c.constant(axis) for axis in np.nonzero(index.data)]
+            found += places_of(c, index)
         else:
             found.append(index_of(c, index))
     return found + [None] * (x.type.rank - len(found))
 
 
+def _is_open_mask(index: Any) -> bool:
+    """Whether it is a mask over several axes that depends on the data."""
+    known = isinstance(index, Constant) or not isinstance(index, Value)
+    return not known and index.type.dtype is DType.BOOL and index.type.rank > 1
+
+
 def _coordinates(c: Call, x: Value, axes: list[int], listed: list[Value]) -> Value:
     """The index tensors of several leading axes, broadcast, as coordinates along a new last axis."""
+    if not all(v.type.is_static for v in listed):
+        raise Unsupported("combines a mask of the network's data with other indices", FIXED)
     shape = np.broadcast_shapes(*(v.type.static_shape for v in listed))
     columns = []
     for axis, index in zip(axes, listed, strict=True):
@@ -167,6 +173,9 @@ def index(c: Call, self: Any, indices: Any) -> Any:
     """NumPy's rule: the indexed axes give way to the indices' own, in place where they are neighbours, else in front.
     """
     x = c.tensor(self)
+    if len(indices) == 1 and _is_open_mask(indices[0]):
+        places = c.emit(tensor.Transpose, c.emit(selection.NonZero, indices[0]), perm=(1, 0))
+        return c.emit(tensor.GatherNd, x, places)
     listed = _per_axis(c, x, indices)
     axes = [i for i, v in enumerate(listed) if v is not None]
     picks = [v for v in listed if v is not None]
@@ -225,11 +234,13 @@ def _put_by_mask(c: Call, x: Value, mask: Value, new: Value, accumulate: Any) ->
 
 @aten("aten::masked_select", quantised="keep")
 def masked_select(c: Call, self: Any, mask: Any) -> Any:
+    """How many elements there are depends on the data where the mask does."""
     shape = np.broadcast_shapes(c.shape(self), c.shape(mask))
-    if not isinstance(mask, Constant):
-        raise Unsupported("picks elements by a mask that depends on the network's data", FIXED)
-    chosen = np.flatnonzero(np.broadcast_to(mask.data, shape))
-    return c.emit(tensor.Gather, ravel(c, expand(c, self, shape)), c.constant(chosen), axis=0)
+    flat = ravel(c, expand(c, self, shape))
+    if isinstance(mask, Constant):
+        chosen = np.flatnonzero(np.broadcast_to(mask.data, shape))
+        return c.emit(tensor.Gather, flat, c.constant(chosen), axis=0)
+    return c.emit(selection.Compress, flat, ravel(c, expand(c, truth(c, mask), shape)))
 
 
 @aten("aten::masked_scatter")
@@ -245,12 +256,20 @@ def masked_scatter(c: Call, self: Any, mask: Any, source: Any) -> Any:
 
 @aten("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere")
 def nonzero(c: Call, self: Any) -> Any:
-    if not isinstance(self, Constant):
-        raise Unsupported("the size of its result depends on the network's data", FIXED)
-    found = np.nonzero(self.data)
+    x = c.tensor(self)
     if c.base == "nonzero_numpy":
-        return [c.constant(axis) for axis in found]
-    return c.constant(np.stack(found, axis=-1).astype(np.int64) if self.data.ndim else np.zeros((0, 0), np.int64))
+        return places_of(c, x)
+    if isinstance(x, Constant):
+        return c.constant(np.argwhere(x.data).astype(np.int64))
+    return c.emit(tensor.Transpose, c.emit(selection.NonZero, x), perm=(1, 0))
+
+
+def places_of(c: Call, mask: Value) -> list[Value]:
+    """Indices of the elements that are not zero, per axis. How many there are depends on the data where it does."""
+    if isinstance(mask, Constant):
+        return [c.constant(axis) for axis in np.nonzero(mask.data)]
+    found = c.emit(selection.NonZero, mask)
+    return [c.emit(tensor.Gather, found, c.constant(axis, DType.I64), axis=0) for axis in range(mask.type.rank)]
 
 
 @aten("aten::bucketize", "aten::searchsorted")
@@ -262,7 +281,5 @@ def bucketize(c: Call, self: Any, boundaries: Any, out_int32: Any = False, right
         raise Malformed("the boundaries must be one sorted list")
     wide = c.reshape(c.real(x), (*x.type.static_shape, 1))
     below = c.emit(math.GreaterEqual if right else math.Greater, wide, c.real(edges))
-    from compiler.ops import reduce
-
     total = c.emit(reduce.Sum, c.cast(below, DType.I64), axes=(x.type.rank,), keepdims=False)
     return c.cast(total, DType.I32) if out_int32 else total

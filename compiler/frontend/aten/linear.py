@@ -100,6 +100,18 @@ def bilinear(c: Call, input1: Any, input2: Any, weight: Any, bias: Any = None) -
     return weighted_sum(c, y, bias, 1, 1)
 
 
+@aten("aten::kron")
+def kron(c: Call, self: Any, other: Any) -> Any:
+    """Every product of an element of the one with an element of the other, in blocks."""
+    a, b = together(c, self, other)
+    rank = max(a.type.rank, b.type.rank)
+    left = (1,) * (rank - a.type.rank) + a.type.static_shape
+    right = (1,) * (rank - b.type.rank) + b.type.static_shape
+    x = c.reshape(a, [d for size in left for d in (size, 1)])
+    y = c.emit(math.Mul, x, c.reshape(b, [d for size in right for d in (1, size)]))
+    return c.reshape(y, [m * n for m, n in zip(left, right, strict=True)])
+
+
 @aten("aten::linalg_cross", "aten::cross")
 def cross(c: Call, self: Any, other: Any, dim: Any = -1) -> Any:
     from compiler.frontend.aten.moving import roll

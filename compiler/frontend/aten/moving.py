@@ -12,6 +12,8 @@ import numpy as np
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.promotion import together
 from compiler.frontend.aten.registry import aten
+from compiler.frontend.common.columns import summed_columns
+from compiler.frontend.common.windows import Window
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import nn, tensor
@@ -481,6 +483,36 @@ def im2col(c: Call, self: Any, kernel_size: Any, dilation: Any, padding: Any, st
     x = c.emit(tensor.Gather, x, c.constant(columns), axis=4)
     x = c.emit(tensor.Transpose, x, perm=(0, 1, 2, 4, 3, 5))
     return c.reshape(x, (n, channels * kh * kw, rows.shape[1] * columns.shape[1]))
+
+
+@aten("aten::col2im")
+def col2im(c: Call, self: Any, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    kernel, steps, gaps, pads = (
+        _two(c, v, "an entry per axis") for v in (kernel_size, stride, dilation, padding)
+    )  # fmt: skip
+    x = c.tensor(self)
+    batched = x if x.type.rank == 3 else c.reshape(x, (1, *x.type.static_shape))
+    y = summed_columns(c, batched, Window(kernel, steps, gaps, list(pads), list(pads)), _two(c, output_size, "a size"))
+    return y if x.type.rank == 3 else c.reshape(y, y.type.static_shape[1:])
+
+
+@aten("aten::diag_embed", "aten::diag")
+def diag_embed(c: Call, self: Any, offset: Any = 0, dim1: Any = -2, dim2: Any = -1) -> Any:
+    """Vectors as diagonals: a scatter into zeros, by a product with a known mask. Of a matrix, `diag` is the other way.
+    """
+    from compiler.ops import math
+
+    x, shift = c.tensor(self), c.integer(offset, "the offset")
+    if c.base == "diag" and x.type.rank == 2:
+        return diagonal(c, x, shift)
+    *lead, size = x.type.static_shape
+    side, rank = size + abs(shift), len(lead) + 2
+    row = padded(c, x, (max(shift, 0), max(-shift, 0)), "constant", None)
+    mask = np.eye(side, k=shift, dtype=x.type.dtype.numpy)
+    y = c.emit(math.Mul, c.reshape(row, (*lead, 1, side)), c.constant(mask))
+    if c.base == "diag":
+        return y
+    return move_axes(c, y, [-2, -1], [c.axis(dim1, rank), c.axis(dim2, rank)])
 
 
 @aten("aten::as_strided", "aten::as_strided_copy", **KEEP)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from compiler.frontend.aten.call import Call
+from compiler.frontend.aten.moving import transpose
 from compiler.frontend.aten.passing import INFERENCE
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.records import Malformed, Unsupported
@@ -23,10 +25,22 @@ def _vector(c: Call, value: Any, size: int, fill: float) -> Value:
 # -- by stored statistics ----------------------------------------------------------------------------------------------
 def batch_norm_of(c: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any, eps: Any) -> Value:
     if mean is None or var is None:
-        raise Unsupported("normalises by the statistics of each batch", INFERENCE)
+        return by_batch(c, x, weight, bias, eps)
     channels = x.type.static_shape[1]
     scale, shift = _vector(c, weight, channels, 1.0), _vector(c, bias, channels, 0.0)
     return c.emit(normalization.BatchNorm, x, scale, shift, c.tensor(mean), c.tensor(var), epsilon=float(eps))
+
+
+def by_batch(c: Call, x: Value, weight: Any, bias: Any, eps: Any) -> Value:
+    """Statistics of the batch itself, for layers that keep none: an instance norm of one image as long as the batch."""
+    n, channels, *rest = x.type.static_shape
+    scale, shift = _vector(c, weight, channels, 1.0), _vector(c, bias, channels, 0.0)
+    if n == 1 and rest:
+        return c.emit(normalization.InstanceNorm, x, scale, shift, epsilon=float(eps))
+    lead = transpose(c, x, 0, 1)
+    flat = c.reshape(lead, (1, channels, n * prod(rest)))
+    y = c.emit(normalization.InstanceNorm, flat, scale, shift, epsilon=float(eps))
+    return transpose(c, c.reshape(y, lead.type.static_shape), 0, 1)
 
 
 @aten("aten::batch_norm")
@@ -34,7 +48,7 @@ def batch_norm(
     c: Call, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: Any,
     momentum: Any, eps: Any, cudnn_enabled: Any = False,
 ) -> Any:  # fmt: skip
-    if training:
+    if training and running_mean is not None:
         raise Unsupported("is in training mode", INFERENCE)
     return batch_norm_of(c, c.tensor(input), weight, bias, running_mean, running_var, eps)
 
@@ -111,16 +125,10 @@ def instance_norm(
 
 @aten("aten::_native_batch_norm_legit")
 def batch_norm_legit(c: Call, input: Any, weight: Any, bias: Any, *rest: Any) -> Any:
-    """Without stored statistics it is what instance norm is decomposed into: [1, n*c, ...], one image."""
+    """Without stored statistics, which is also what instance norm is decomposed into."""
     if c.overload != "no_stats":
         raise Unsupported("is in training mode", INFERENCE)
-    eps = rest[2]
-    x = c.tensor(input)
-    if x.type.static_shape[0] != 1:
-        raise Unsupported("normalises by the statistics of each batch", INFERENCE)
-    channels = x.type.static_shape[1]
-    scale, shift = _vector(c, weight, channels, 1.0), _vector(c, bias, channels, 0.0)
-    return c.emit(normalization.InstanceNorm, x, scale, shift, epsilon=float(eps)), None, None
+    return by_batch(c, c.tensor(input), weight, bias, rest[2]), None, None
 
 
 # -- of weights --------------------------------------------------------------------------------------------------------

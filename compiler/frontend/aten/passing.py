@@ -41,6 +41,13 @@ def _refuse_training(train: Any) -> None:
         raise Unsupported("is in training mode", INFERENCE)
 
 
+@aten("aten::rrelu_with_noise", "aten::rrelu_with_noise_functional")
+def rrelu_with_noise(c: Call, self: Any, noise: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, training: Any = False,
+                     generator: Any = None) -> Any:  # fmt: skip
+    y = rrelu(c, self, lower, upper, training)
+    return (y, noise) if c.base.endswith("functional") else y
+
+
 @aten("aten::rrelu")
 def rrelu(c: Call, self: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, training: Any = False) -> Any:
     from compiler.frontend.aten.activations import leaky_relu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.convolution import batched, per_axis, unbatched
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.emitter import with_height, without_height
+from compiler.frontend.common.volumes import avg_pool3d, max_pool3d
 from compiler.frontend.common.windows import Window
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Op, Value
@@ -49,11 +51,14 @@ def max_pool(
     image = batched(c, c.tensor(self), len(window.kernel) + 2)
     added = _excess(c, window, image, ceil_mode)
     window.after = [a + b for a, b in zip(window.after, added, strict=True)]
+    if image.type.rank == 5:
+        return unbatched(c, max_pool3d(c, image, window), self)
     y = c.emit(nn.MaxPool2d, with_height(c, image), kernel=window.kernel2d, **window.attributes())
     return unbatched(c, without_height(c, y, image), self)
 
 
-@aten("aten::max_pool1d_with_indices", "aten::max_pool2d_with_indices", quantised="keep")
+@aten("aten::max_pool1d_with_indices", "aten::max_pool2d_with_indices", "aten::max_pool3d_with_indices",
+      quantised="keep")  # fmt: skip
 def max_pool_with_indices(c: Call, self: Any, *args: Any, **kwargs: Any) -> Any:
     """The indices exist only if nobody asks for them."""
     return max_pool(c, self, *args, **kwargs), None
@@ -67,6 +72,8 @@ def avg_pool(
     window = _window(c, kernel_size, stride, padding, 1)
     image = batched(c, c.tensor(self), len(window.kernel) + 2)
     added = _excess(c, window, image, ceil_mode)
+    if image.type.rank == 5 and divisor_override is None:
+        return unbatched(c, avg_pool3d(c, image, window, bool(count_include_pad), added), self)
     attributes = {"kernel": window.kernel2d, "count_include_pad": bool(count_include_pad), **window.attributes()}
     if divisor_override is not None:
         if any(added):
@@ -110,6 +117,8 @@ def _adaptive(c: Call, x: Value, output_size: Any, pool: type[Op], whole: type[O
     """The pooling as a global or windowed one; None where windows differ."""
     wanted = _wanted(c, x, output_size)
     spatial = x.type.static_shape[-len(wanted) :]
+    if len(wanted) == 3 and wanted != spatial:
+        return None
     if all(w == 1 for w in wanted):
         image = batched(c, x, len(wanted) + 2)
         y = without_height(c, c.emit(whole, with_height(c, image)), image)
@@ -124,7 +133,8 @@ def _adaptive(c: Call, x: Value, output_size: Any, pool: type[Op], whole: type[O
     return unbatched(c, without_height(c, y, image), x)
 
 
-@aten("aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool2d")
+@aten("aten::adaptive_avg_pool1d", "aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool2d",
+      "aten::adaptive_avg_pool3d", "aten::_adaptive_avg_pool3d")  # fmt: skip
 def adaptive_avg_pool(c: Call, self: Any, output_size: Any) -> Any:
     """Windows of different sizes are products with matrices of weights, one per axis."""
     x = c.tensor(self)
@@ -134,11 +144,14 @@ def adaptive_avg_pool(c: Call, self: Any, output_size: Any) -> Any:
     wanted = _wanted(c, x, output_size)
     y = x
     for i, outputs in enumerate(reversed(wanted)):
-        weights = _means(y.type.static_shape[-1 - i], outputs)
+        shape = y.type.static_shape
+        weights = c.constant(_means(shape[-1 - i], outputs), DType.F32)
+        lead = c.reshape(y, (*shape[: len(shape) - 1 - i], shape[-1 - i], prod(shape[len(shape) - i :])))
         if i == 0:
-            y = c.emit(nn.MatMul, y, c.constant(weights, DType.F32))
+            y = c.emit(nn.MatMul, y, weights)
         else:
-            y = c.emit(nn.MatMul, c.constant(weights.T, DType.F32), y)
+            y = c.emit(nn.MatMul, c.emit(tensor.Transpose, weights, perm=(1, 0)), lead)
+            y = c.reshape(y, (*shape[: len(shape) - 1 - i], outputs, *shape[len(shape) - i :]))
     return y
 
 
@@ -151,7 +164,7 @@ def _means(size: int, outputs: int) -> np.ndarray:
     return weights
 
 
-@aten("aten::adaptive_max_pool1d", "aten::adaptive_max_pool2d", quantised="keep")
+@aten("aten::adaptive_max_pool1d", "aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d", quantised="keep")
 def adaptive_max_pool(c: Call, self: Any, output_size: Any) -> Any:
     """Windows of different sizes are reduced one by one and joined."""
     x = c.tensor(self)

@@ -196,24 +196,39 @@ def cumsum(c: Call, self: Any, dim: Any, dtype: Any = None) -> Any:
     return x if x.type.rank == 0 else c.emit(tensor.CumSum, x, axis=c.axis(dim, x.type.rank))
 
 
+@aten("aten::cumprod")
+def cumprod(c: Call, self: Any, dim: Any, dtype: Any = None) -> Any:
+    x = _integers_widened(c, c.tensor(self), dtype)
+    return x if x.type.rank == 0 else c.emit(tensor.CumProd, x, axis=c.axis(dim, x.type.rank))
+
+
 LONGEST = 256
-"""Running products and maxima are written out, element by element, up to this many."""
+"""Running maxima are written out, element by element, up to this many."""
 
 
-@aten("aten::cumprod", "aten::cummax", "aten::cummin", "aten::logcumsumexp")
-def running(c: Call, self: Any, dim: Any, dtype: Any = None) -> Any:
-    x = converted(c, self, dtype)
+@aten("aten::cummax", "aten::cummin")
+def running_extreme(c: Call, self: Any, dim: Any) -> Any:
+    """The values; their places exist only if nobody asks for them."""
+    x = c.tensor(self)
     axis = c.axis(dim, x.type.rank)
     size = x.type.static_shape[axis]
-    if c.base in ("logcumsumexp",) or size > LONGEST:
-        what = "adds exponentials up" if c.base == "logcumsumexp" else f"runs over {size} elements"
-        raise Unsupported(what, f"write it with cumsum, or over at most {LONGEST} elements")
-    step: type[Op] = {"cumprod": math.Mul, "cummax": math.Maximum, "cummin": math.Minimum}[c.base]
+    if size > LONGEST:
+        raise Unsupported(f"runs over {size} elements", f"run over at most {LONGEST}")
+    step = math.Maximum if c.base == "cummax" else math.Minimum
     parts = [cut(c, x, axis, 0, 1)]
     for i in range(1, size):
         parts.append(c.emit(step, parts[-1], cut(c, x, axis, i, 1)))
-    y = parts[0] if size == 1 else c.emit(tensor.Concat, *parts, axis=axis)
-    return y if c.base == "cumprod" else (y, None)
+    return parts[0] if size == 1 else c.emit(tensor.Concat, *parts, axis=axis), None
+
+
+@aten("aten::logcumsumexp")
+def log_cumsum_exp(c: Call, self: Any, dim: Any) -> Any:
+    """Relative to the largest of all, so that nothing overflows."""
+    x = c.tensor(self)
+    axis = c.axis(dim, x.type.rank)
+    largest = c.emit(reduce.Max, x, axes=(axis,))
+    total = c.emit(tensor.CumSum, c.emit(math.Exp, c.emit(math.Sub, x, largest)), axis=axis)
+    return c.emit(math.Add, c.emit(math.Log, total), largest)
 
 
 @aten("aten::diff")

@@ -19,20 +19,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.errors import did_you_mean
-from compiler.frontend.aten.call import Call
+from compiler.frontend.aten.call import Call, tensors_in
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 
 FAMILY_MODULES = ("activations", "arithmetic", "attention", "comparison", "convolution", "creation", "embedding",
                   "indexing", "linear", "moving", "normalization", "passing", "pooling", "prepacked", "quantized",
-                  "recurrent", "reduction", "resampling", "scalars", "sorting", "types")  # fmt: skip
+                  "recurrent", "reduction", "resampling", "scalars", "sorting", "types",
+                  "vision")  # fmt: skip
 
 Converter = Callable[..., Any]
 
 IGNORED = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "generator", "requires_grad")
 """Arguments that say where and how tensors lie in memory; a row need not name them."""
 
+OPEN = "take a fixed number of elements (topk), or do this part in the host program"
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 
 
@@ -116,6 +118,8 @@ def _answer(row: Row, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
             raise Malformed(f"its arguments do not fit its schema: {fault}", REPORT) from None
         raise Malformed(f"its arguments do not fit together ({fault})", REPORT) from None
     except (ArithmeticError, LookupError, ValueError, AttributeError) as fault:
+        if any(not v.type.is_static for v in tensors_in([*args, *kwargs.values()])):
+            raise Unsupported("takes a tensor whose shape depends on the network's data", OPEN) from None
         raise Malformed(f"its arguments do not fit together ({type(fault).__name__}: {fault})", REPORT) from fault
 
 

@@ -9,12 +9,9 @@ import numpy as np
 
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.registry import aten
-from compiler.frontend.records import Malformed, Unsupported
+from compiler.frontend.records import Malformed
 from compiler.ir.core import Value
-from compiler.ir.types import DType
-from compiler.ops import math, nn, tensor
-
-CUT_3D = "resize the axes two at a time"
+from compiler.ops import nn, tensor, vision
 
 
 def resized(c: Call, x: Value, output_size: Any, scales: Any, **attributes: Any) -> Value:
@@ -81,61 +78,15 @@ def upsample_smooth(
 
 
 # -- sampling along a grid ---------------------------------------------------------------------------------------------
-@aten("aten::grid_sampler", "aten::grid_sampler_2d")
-def grid_sample(c: Call, input: Any, grid: Any, interpolation_mode: Any, padding_mode: Any, align_corners: Any) -> Any:
-    """Gathers at the four corners of each place, weighted (bilinear), or at the nearest pixel."""
-    x, places = c.tensor(input), c.tensor(grid)
-    if x.type.rank != 4 or interpolation_mode not in (0, 1) or padding_mode not in (0, 1):
-        raise Unsupported("samples volumes, by cubics or with reflection",
-                          "sample images, bilinear or nearest, with zeros or border padding")  # fmt: skip
-    n, _, h, w = x.type.static_shape
-    out = places.type.static_shape[1:3]
-    column = _pixel(c, places, 0, w, padding_mode, align_corners)
-    row = _pixel(c, places, 1, h, padding_mode, align_corners)
-    if interpolation_mode == 1:
-        row, column = c.emit(math.Round, row), c.emit(math.Round, column)
-        return _picked(c, x, row, column, out)
-    top, left = c.emit(math.Floor, row), c.emit(math.Floor, column)
-    one = c.constant(1.0, DType.F32)
-    total = None
-    for y_side in (0, 1):
-        for x_side in (0, 1):
-            at_row = c.emit(math.Add, top, one) if y_side else top
-            at_column = c.emit(math.Add, left, one) if x_side else left
-            share = c.emit(math.Mul, _share(c, row, at_row, one), _share(c, column, at_column, one))
-            part = c.emit(math.Mul, _picked(c, x, at_row, at_column, out), c.reshape(share, (n, 1, *out)))
-            total = part if total is None else c.emit(math.Add, total, part)
-    return total
+GRID_MODES, GRID_PADDING = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
 
 
-def _share(c: Call, place: Value, corner: Value, one: Value) -> Value:
-    """1 minus the distance."""
-    return c.emit(math.Sub, one, c.emit(math.Abs, c.emit(math.Sub, place, corner)))
-
-
-def _pixel(c: Call, grid: Value, which: int, size: int, padding_mode: int, align_corners: Any) -> Value:
-    """Places along one axis in pixels, [n, places], from -1..1."""
-    shape = grid.type.static_shape
-    cut = c.emit(tensor.Slice, grid, starts=(0, 0, 0, which), sizes=(*shape[:3], 1))
-    flat = c.reshape(cut, (shape[0], shape[1] * shape[2]))
-    scale, shift = ((size - 1) / 2, (size - 1) / 2) if align_corners else (size / 2, (size - 1) / 2)
-    place = c.emit(math.Mul, flat, c.scalar_like(scale, flat))
-    place = c.emit(math.Add, place, c.scalar_like(shift, flat))
-    return c.emit(math.Clip, place, low=0.0, high=float(size - 1)) if padding_mode == 1 else place
-
-
-def _picked(c: Call, x: Value, row: Value, column: Value, out: tuple[int, ...]) -> Value:
-    """Pixels at whole places, [n, c, *out]; those outside are 0."""
-    n, channels, h, w = x.type.static_shape
-    inside_row = c.emit(math.Clip, row, low=0.0, high=float(h - 1))
-    inside_column = c.emit(math.Clip, column, low=0.0, high=float(w - 1))
-    within = c.emit(math.And, c.emit(math.Equal, row, inside_row), c.emit(math.Equal, column, inside_column))
-    place = c.emit(math.Add, c.emit(math.Mul, inside_row, c.scalar_like(w, row)), inside_column)
-    index = c.emit(tensor.BroadcastTo, c.reshape(c.cast(place, DType.I64), (n, 1, out[0] * out[1])),
-                   shape=(n, channels, out[0] * out[1]))  # fmt: skip
-    found = c.emit(tensor.GatherElements, c.reshape(x, (n, channels, h * w)), index, axis=2)
-    kept = c.emit(math.Mul, found, c.reshape(c.cast(within, x.type.dtype), (n, 1, out[0] * out[1])))
-    return c.reshape(kept, (n, channels, *out))
+@aten("aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d")
+def grid_sample(c: Call, input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: Any) -> Any:
+    return c.emit(
+        vision.GridSample, c.tensor(input), c.tensor(grid), mode=GRID_MODES[interpolation_mode],
+        padding=GRID_PADDING[padding_mode], align_corners=bool(align_corners),
+    )  # fmt: skip
 
 
 @aten("aten::affine_grid_generator")

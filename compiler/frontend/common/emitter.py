@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Op, Value
+from compiler.ir.core import Constant, Op, Value
+from compiler.ir.types import DType
 from compiler.ops import tensor
 
 CUT_3D = "replace it by two-dimensional layers, or run this part in the host program"
@@ -20,6 +21,9 @@ class Emitter(Protocol):
 
     def emit_all(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
         """All results of a new op."""
+
+    def constant(self, array: Any, dtype: DType | None = None) -> Constant:
+        """A tensor that is known."""
 
 
 def normal_axis(axis: int, rank: int) -> int:

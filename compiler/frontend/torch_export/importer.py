@@ -95,7 +95,8 @@ class Importer:
             self._reserve_names()
             self._add_arguments()
             self._add_stored_tensors()
-            self.nodes.run(self._graph)
+            results = [n for output in items(self._graph, "outputs") for n in _names_in(output)]
+            self.nodes.run(self._graph, results)
             self._add_outputs()
         except Broken as fault:
             raise self._broken(fault) from None

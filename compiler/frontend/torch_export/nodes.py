@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,9 @@ class Nodes:
         return written
 
     # -- the walk ----------------------------------------------------------------------------------------------------
-    def run(self, graph: Any) -> None:
-        for node in items(graph, "nodes"):
+    def run(self, graph: Any, results: Iterable[str]) -> None:
+        """Visit the nodes that `results`, and what is written in place, depend on."""
+        for node in _needed(items(graph, "nodes"), set(results)):
             self._visit(node)
 
     def _visit(self, node: Any) -> None:
@@ -301,8 +302,9 @@ class Nodes:
         if len(names) != len(operands):
             raise Malformed(f"its graph takes {len(names)} inputs and is given {len(operands)}")
         inner.values.update(zip(names, operands, strict=True))
-        inner.run(subgraph.graph)
-        found = [inner._resolved(argument(output)) for output in items(subgraph.graph, "outputs")]
+        outputs = [argument(output) for output in items(subgraph.graph, "outputs")]
+        inner.run(subgraph.graph, _names(outputs))
+        found = [inner._resolved(output) for output in outputs]
         if _holds_blocked(found):
             raise _Blocked
         return found
@@ -323,18 +325,32 @@ def _holds_blocked(x: Any) -> bool:
     return x is BLOCKED or (isinstance(x, list) and any(_holds_blocked(item) for item in x))
 
 
+def _needed(nodes: Sequence[Any], names: set[str]) -> list[Any]:
+    """The nodes, in order, that compute `names` or write in place, and all that these take."""
+    found = []
+    for node in reversed(nodes):
+        operator, _ = operator_of(text_of(node, "target"))
+        writes = operator.endswith("_") and not operator.endswith("__")
+        bound = [n for output in items(node, "outputs") for n in _names(_argument_or_none(output))]
+        if writes or not bound or not names.isdisjoint(bound):
+            found.append(node)
+            names.update(_argument_names(node))
+    return found[::-1]
+
+
+def _argument_or_none(data: Any) -> Any:
+    try:
+        return argument(data)
+    except Unsupported:
+        return None
+
+
 def _names(x: Any) -> list[str]:
     return [i.text for i in (x if isinstance(x, list) else [x]) if isinstance(i, Name)]
 
 
 def _argument_names(node: Any) -> list[str]:
-    found = []
-    for entry in items(node, "inputs"):
-        try:
-            found += _names(argument(record(entry, "arg")))
-        except Unsupported:
-            continue
-    return found
+    return [n for entry in items(node, "inputs") for n in _names(_argument_or_none(record(entry, "arg")))]
 
 
 def _check_size(answer: Any) -> None:
