@@ -44,7 +44,10 @@ class Schedule(Pass):
         faults: list[Diagnostic] = []
         for op in module.ops():
             if op.op_name == "graph.kernel":
-                found = ctx.target.best_schedule(op, constraints)
+                found = None
+                if not ctx.may_rewrite(f"schedule {op.name}"):  # bisection asks for the plainest way instead
+                    found = ctx.target.best_schedule(op, {**constraints, "cores": 1, "buffers": 1})
+                found = found or ctx.target.best_schedule(op, constraints)
                 if found is None:
                     faults.append(_does_not_fit(op))
                 else:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NODES = 4000
-"""Partial plans that are looked at for one capacity and one preference before giving up."""
+"""Partial plans that are looked at for one capacity and one preference before giving up, where buffers are few."""
+WORK = 100_000
+"""Partial plans times buffers, likewise."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def _separate(buffers: Sequence[tuple[int, int, int]]) -> list[list[int]]:
 
 
 def _solve_part(buffers: Sequence[tuple[int, int, int]], capacity: int, nodes: int) -> Solved:
+    nodes = min(nodes, WORK // len(buffers))
     for preference in range(len(_PREFERENCES)):
         try:
             return Solved(_Search(buffers, capacity, nodes, preference).run(), True)

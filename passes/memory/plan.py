@@ -57,17 +57,18 @@ class PlanMemory(Pass):
         storages = [s for s in storages_of(function, ctx) if not _is_kept(s.root)]
         workspace = [s for s in storages if s.output is None]
         found = place(workspace, ctx.target.memory_alignment, self.effort)
+        peak = _unshared(workspace, found.peak, ctx)
         verify_plan(workspace)
-        if found.peak > ctx.target.memory_bytes:
-            raise _over_budget(function, workspace, found.peak, ctx.target.memory_bytes)
+        if peak > ctx.target.memory_bytes:
+            raise _over_budget(function, workspace, peak, ctx.target.memory_bytes)
         for storage in storages:
             _write_placement(storage)
-        function.attributes["workspace"] = found.peak
+        function.attributes["workspace"] = peak
         function.attributes["workspace_lower_bound"] = found.bound
         module = function.module
         if module is not None:
             module.version += 1
-        ctx.statistics.count(f"@{function.name}: workspace bytes", found.peak)
+        ctx.statistics.count(f"@{function.name}: workspace bytes", peak)
         ctx.statistics.count(f"@{function.name}: lower bound bytes", found.bound)
         how = "optimal" if found.optimal else "not proved optimal"
         ctx.statistics.count(f"@{function.name}: storages placed by {found.method}, {how}", len(workspace))
@@ -110,6 +111,15 @@ def place(storages: Sequence[Storage], alignment: int, effort: Effort = "exact")
     for storage, offset in zip(storages, found.offsets, strict=True):
         storage.offset = offset
     return found
+
+
+def _unshared(storages: Sequence[Storage], peak: int, ctx: PassContext) -> int:
+    """Give storages that bisection lets share no bytes places of their own behind the plan; returns the new peak."""
+    for storage in storages:
+        if not ctx.may_rewrite(f"share bytes with {storage.root.name}"):
+            storage.offset = peak
+            peak += _aligned(storage.size, ctx.target.memory_alignment)
+    return peak
 
 
 def storages_of(function: Function, ctx: PassContext) -> list[Storage]:

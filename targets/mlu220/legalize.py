@@ -41,7 +41,10 @@ class Legalize(Pass):
         if faults:
             raise CompilerError(faults)
         for function in module.functions.values():
-            if is_subnet(function):
+            if is_subnet(function) and ctx.may_rewrite(f"scales of @{function.name}"):
+                ctx.statistics.count("factors in front of a conversion folded into what makes the value", folds)
+                ctx.statistics.count("maxima taken before the conversion to integers", pools)
+            if is_subnet(function) and ctx.may_rewrite(f"reshapes of @{function.name}"):
                 ctx.statistics.count("ops done in the shape in front of a reshape", sink_reshapes(function))
         module.drop_unused_constants()
 
@@ -56,6 +59,8 @@ def lower(lowering: Lowering) -> list[Diagnostic]:
         reason = reason_against(op)
         if reason is not None:
             faults.append(_misplaced(op, reason))
+        elif not faults and not lowering.ctx.may_rewrite(f"{op.op_name} at {op.name}"):
+            lowering.keep(op)
         elif not faults:
             if lowering.asked(op) is DType.F32 and lowering.float is DType.F16:
                 lowering.ctx.statistics.count("results in f32: their range exceeds f16, or the scheme says so")

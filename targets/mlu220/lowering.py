@@ -45,6 +45,14 @@ class Lowering:
                 new.name = old.name
                 self.named.add(new)
 
+    def keep(self, op: Op) -> None:
+        """Take a neutral op over as it is, its operands converted back: what bisection sees of a function lowered in
+        part."""
+        mapping = {v: v if isinstance(v, Constant) else self.as_declared(v) for v in op.inputs}
+        copy = op.clone(mapping)
+        self.target.body.append(copy)
+        self.values.update(zip(op.results, copy.results, strict=True))
+
     def swap(self) -> None:
         """Put the new body in place of the old one, under the same name and position."""
         for op in reversed(list(self.function.body)):
