@@ -41,9 +41,6 @@ class Legalize(Pass):
         if faults:
             raise CompilerError(faults)
         for function in module.functions.values():
-            if is_subnet(function) and ctx.may_rewrite(f"scales of @{function.name}"):
-                ctx.statistics.count("factors in front of a conversion folded into what makes the value", folds)
-                ctx.statistics.count("maxima taken before the conversion to integers", pools)
             if is_subnet(function) and ctx.may_rewrite(f"reshapes of @{function.name}"):
                 ctx.statistics.count("ops done in the shape in front of a reshape", sink_reshapes(function))
         module.drop_unused_constants()
