@@ -229,6 +229,7 @@ def _conv(f: SimpleNamespace, context: _Context) -> Operation:
     words |= {
         L.FILTERS: context.wram + f.filters, L.FIX_FACTOR: float_bits(power_of_two(f.fix_position)),
         L.PARTIAL: f.partial, L.PARTIAL_SUMS: context.nram + f.partial_sums, L.FILTER_TYPE: f.filter_type,
+        L.SRC_TYPE: f.src_type,
         L.K_STEPS: padded // isa.run_unit(f.filter_type), L.PANEL_BYTES: padded * SIZES[f.filter_type] * L.PANEL,
     }  # fmt: skip
     table = (

@@ -1,40 +1,37 @@
-"""Compiling the kernels: one C function per kernel, found by address, built on first use and kept on disk.
+"""Compiling kernels: one C function per kernel and instruction form, found by address, kept on disk.
 
-A kernel is a C function of int64 arguments. The loop in `interpreter.py` calls it through its address, which
-stands in the descriptor, so that a kernel is compiled once for all callers and only when a program needs it. Numba's
-disk cache looks at the file that defines a function and not at the modules it calls; here an entry is valid only for
-the digest of all kernel sources together.
+A kernel is a C function of int64 arguments written in `language.py`. The loop in `interpreter.py` calls it through its
+address, which stands in the descriptor, so that only what a program needs is ever compiled. Machine code is kept as
+object files in a folder named by the digest of everything that decides it: the kernels' sources, LLVM, and the
+processor.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
-from numba import njit, types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.ccallback import CFunc
-from numba.core.registry import cpu_target
+import llvmlite
+import llvmlite.binding as llvm
+from llvmlite import ir
 
-from compiler.code_cache import ensure_code_cache
-
-ensure_code_cache()
+from compiler.code_cache import read_code, write_code
+from runtime.kernels.language import Translator
 
 _LOCK = threading.RLock()
 _PACKAGE = Path(__file__).parent
-_OPTIONS = {"error_model": "numpy", "nopython": True}
-"""Division by zero gives infinity, as numerics.py defines; no exceptions, no Python objects."""
 
 
 @cache
 def source_digest() -> str:
-    """Digest of every source a kernel is made from; another digest makes cached machine code invalid."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    """Digest of every source a kernel is made from; another digest makes kept machine code invalid."""
+    digest = hashlib.sha256()
     shared = [_PACKAGE.parent.parent / "compiler" / "numerics.py"]
     for path in [*sorted(_PACKAGE.glob("*.py")), *shared]:
         digest.update(path.name.encode() + path.read_bytes())
@@ -42,78 +39,122 @@ def source_digest() -> str:
 
 
 @cache
+def cpu() -> tuple[str, str]:
+    """(processor, features) that code is generated for: the host's, or what Numba's variables say for its code."""
+    host = llvm.get_host_cpu_features().flatten()
+    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    if name is None and features is None:
+        return llvm.get_host_cpu_name(), host
+    return name or llvm.get_host_cpu_name(), features if features is not None else ("" if name else host)
+
+
+@cache
 def cpu_features() -> frozenset[str]:
-    """Features Numba generates code for (not simply those of the host: NUMBA_CPU_NAME may say less)."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return frozenset(f[1:] for f in features.split(",") if f.startswith("+"))
+    """The features of `cpu` that are on."""
+    return frozenset(f[1:] for f in cpu()[1].split(",") if f.startswith("+"))
 
 
-class StampedCache(FunctionCache):
-    """Numba's disk cache of one function, valid for the digest of all kernel sources."""
+@cache
+def _folder() -> str:
+    """Name of the folder of machine code that is valid here and now."""
+    parts = (source_digest(), llvmlite.__version__, str(llvm.llvm_version_info), llvm.get_process_triple(), *cpu())
+    return "kernels-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
-    def __init__(self, function: Callable):
-        super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path, filename_base=self._impl.filename_base,
-            source_stamp=(source_digest(), numba.__version__),
-        )  # fmt: skip
+
+@cache
+def _machine() -> Any:
+    """The target machine. Products and sums are never fused: that is LLVM's default for plain fmul and fadd."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    name, features = cpu()
+    return target.create_target_machine(name, features, opt=2, reloc="pic", codemodel="small", jit=True)
+
+
+@cache
+def _linker() -> Any:
+    _machine()
+    return llvm.create_lljit_compiler()
+
+
+def optimised(module: ir.Module) -> Any:
+    """The module after a little clean-up: vectors are written by hand, so variables in registers and simple loops are
+    all that code generation needs. LLVM's own pipelines take five times as long and gain nothing here."""
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    builder = llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options())
+    passes = llvm.create_new_function_pass_manager()
+    for add in ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "loop_rotate", "simplify_cfg"):
+        getattr(passes, f"add_{add}_pass")()
+    for function in parsed.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+    return parsed
 
 
 class Kernel:
-    """A C function of `arguments` int64, compiled when its address is first asked for."""
+    """A C function of `arguments` int64, one for every set of known keyword arguments."""
 
-    def __init__(self, function: Callable, arguments: int):
-        self.function, self.arguments, self.name = function, arguments, function.__name__
-        self._compiled: Any = None
+    def __init__(self, python: Callable, arguments: int):
+        self.python, self.arguments, self.name = python, arguments, python.__name__
+        self._addresses: dict[tuple, int] = {}
+        self._kept: list[Any] = []
 
-    @property
-    def address(self) -> int:
-        """Address of the machine code; compiles it or loads it from the cache."""
-        return int(self.compiled.address or 0)
+    def address(self, **known: Any) -> int:
+        """Address of the machine code for what is known; compiles it or loads it."""
+        key = tuple(sorted(known.items()))
+        address = self._addresses.get(key)
+        if address is None:
+            with _LOCK:
+                address = self._addresses.get(key) or self._load(known)
+                self._addresses[key] = address
+        return address
 
-    @property
-    def compiled(self) -> Any:
-        with _LOCK:
-            if self._compiled is None:
-                signature = ((types.int64,) * self.arguments, types.void)
-                compiled: Any = CFunc(self.function, signature, locals={}, options=_OPTIONS)
-                compiled._cache = StampedCache(self.function)
-                compiled.compile()
-                self._compiled = compiled
-            return self._compiled
+    def module(self, **known: Any) -> ir.Module:
+        """The kernel as LLVM IR."""
+        module = ir.Module(name=self.name)
+        module.triple = llvm.get_process_triple()
+        Translator(module, self.name, self.arguments).write(self.python, known)
+        return module
 
-    def __call__(self, *values: int) -> None:
-        """Call the machine code (tests)."""
-        self.compiled.ctypes(*values)
+    def assembly(self, **known: Any) -> str:
+        """The machine code as text (tests)."""
+        return str(_machine().emit_assembly(optimised(self.module(**known))))
+
+    def _load(self, known: dict[str, Any]) -> int:
+        label = f"{self.name}-{hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:24]}"
+        code = read_code(_folder(), label)
+        if code is None:
+            code = _machine().emit_object(optimised(self.module(**known)))
+            write_code(_folder(), label, code)
+        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(self.name)
+        library = builder.link(_linker(), label + f"-{id(self):x}")
+        self._kept.append(library)
+        return int(library[self.name])
+
+    def __call__(self, *values: int, **known: Any) -> None:
+        """Call the machine code, without Python's lock."""
+        ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * self.arguments)(self.address(**known))(*values)
 
 
 def kernel(arguments: int = 4) -> Callable[[Callable], Kernel]:
     """Declare a kernel. With four arguments they are (arena address, descriptor address, chunk, scratch address)."""
-    return lambda function: Kernel(function, arguments)
+    return lambda python: Kernel(python, arguments)
 
 
-def inlined(function: Callable) -> Callable:
-    """A helper of kernels: compiled into each caller, never an entry point of its own."""
-    return njit(nogil=True, error_model="numpy")(function)
+def entry(arguments: int) -> Callable[[Callable], Callable[..., None]]:
+    """A kernel that Python calls: compiled on first call, Python's lock released while it runs."""
 
+    def declare(python: Callable) -> Callable[..., None]:
+        made = Kernel(python, arguments)
+        compiled: list[Callable[..., None]] = []
 
-def entry(signature: str) -> Callable[[Callable], Callable]:
-    """A function called from Python with the GIL released; compiled on first call and cached on disk."""
-
-    def declare(function: Callable) -> Callable:
-        compiled: list[Callable] = []
-
-        def call(*values: int) -> int | None:
+        def call(*values: int) -> None:
             if not compiled:
-                with _LOCK:
-                    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-                    dispatcher._cache = StampedCache(function)
-                    dispatcher.compile(signature)
-                    dispatcher.disable_compile()
-                    compiled.append(dispatcher)
-            return compiled[0](*values)
+                compiled.append(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(made.address()))
+            compiled[0](*values)
 
-        call.__name__, call.__doc__ = function.__name__, function.__doc__
+        call.__name__, call.__doc__ = python.__name__, python.__doc__
         return call
 
     return declare

@@ -9,7 +9,8 @@ depend on one another, hence the result does not depend on the number of threads
 # mypy: ignore-errors
 from __future__ import annotations
 
-from runtime.kernels.build import entry, inlined
+from runtime.kernels.build import entry
+from runtime.kernels.language import function
 from runtime.kernels.layout import CHUNKS, FIRST_CHUNK, FUNCTION, WORDS
 from runtime.kernels.memory import (
     atomic_add,
@@ -34,17 +35,17 @@ SPINS = 1000
 """Turns of a waiting loop before the thread offers its processor to another."""
 
 
-@entry("void(int64, int64, int64, int64)")
+@entry(4)
 def execute(arena, descriptors, count, scratch):
     """Run `count` descriptors in order on the calling thread."""
     for i in range(count):
         descriptor = descriptors + i * WORDS * 8
-        d = i64_at(descriptor, WORDS)
+        d = i64_at(descriptor)
         for chunk in range(d[CHUNKS]):
             call_kernel(d[FUNCTION], arena, descriptor, chunk, scratch)
 
 
-@inlined
+@function
 def wait_for(address, value, yield_function):
     spins = 0
     while atomic_load(address) < value:
@@ -54,44 +55,44 @@ def wait_for(address, value, yield_function):
             call_yield(yield_function)
 
 
-@inlined
+@function
 def run_phases(control, thread):
-    c = i64_at(control, CONTROL_WORDS)
+    c = i64_at(control)
     arena, descriptors = c[ARENA], c[DESCRIPTORS]
     scratch = c[SCRATCH] + thread * c[SCRATCH_BYTES]
     for k in range(c[PHASE_COUNT]):
-        phase = i64_at(c[PHASES] + k * PHASE_WORDS * 8, PHASE_WORDS)
+        phase = i64_at(c[PHASES] + k * PHASE_WORDS * 8)
         total, i, end = phase[2], phase[0], phase[1]
         claimed = c[COUNTERS] + k * COUNTER_WORDS * 8
         while atomic_load(claimed) < total:
             chunk = atomic_add(claimed, 1)
             if chunk >= total:
                 break
-            while i + 1 < end and i64_at(descriptors + (i + 1) * WORDS * 8, WORDS)[FIRST_CHUNK] <= chunk:
+            while i + 1 < end and i64_at(descriptors + (i + 1) * WORDS * 8)[FIRST_CHUNK] <= chunk:
                 i += 1
             descriptor = descriptors + i * WORDS * 8
-            d = i64_at(descriptor, WORDS)
+            d = i64_at(descriptor)
             call_kernel(d[FUNCTION], arena, descriptor, chunk - d[FIRST_CHUNK], scratch)
             atomic_add(claimed + DONE, 1)
         wait_for(claimed + DONE, total, c[YIELD])
 
 
-@entry("void(int64, int64)")
+@entry(2)
 def open_run(control, generation):
     """Reset the counters and let workers in; `generation` is odd. Parameters must stand in the control block."""
-    c = i64_at(control, CONTROL_WORDS)
-    counters = i64_at(c[COUNTERS], c[PHASE_COUNT] * COUNTER_WORDS)
+    c = i64_at(control)
+    counters = i64_at(c[COUNTERS])
     for i in range(c[PHASE_COUNT] * COUNTER_WORDS):
         counters[i] = 0
     atomic_exchange(control + 8 * GENERATION, generation)
 
 
-@entry("void(int64)")
+@entry(1)
 def run_main(control):
     """Work on an open run until all phases are over, close it and wait for the workers to leave."""
     run_phases(control, 0)
     atomic_add(control + 8 * GENERATION, 1)
-    c = i64_at(control, CONTROL_WORDS)
+    c = i64_at(control)
     spins = 0
     while atomic_load(control + 8 * ACTIVE) != 0:
         pause()
@@ -100,7 +101,7 @@ def run_main(control):
             call_yield(c[YIELD])
 
 
-@entry("void(int64, int64)")
+@entry(2)
 def run_worker(control, thread):
     """Join the run that is open, if any. Announcing before looking makes sure that a closed run is never entered."""
     atomic_add(control + 8 * ACTIVE, 1)

@@ -6,10 +6,8 @@ Chunks cut the outermost loop that has more than one turn, or a single long run.
 # mypy: ignore-errors
 from __future__ import annotations
 
-import numpy as np
-
-from runtime.kernels.build import inlined, kernel
-from runtime.kernels.elementwise import share
+from runtime.kernels.build import kernel
+from runtime.kernels.language import LANES, function
 from runtime.kernels.layout import (
     CHUNKS,
     COLUMNS,
@@ -24,144 +22,151 @@ from runtime.kernels.layout import (
     PANEL,
     PIXELS,
     RUN,
-    SIZE,
     SRC,
     SRC0,
     SRC1,
     SRC2,
     SRC_ROW,
     VALUE,
-    WORDS,
 )
 from runtime.kernels.layout import DST_ROW as OUT_PITCH
-from runtime.kernels.memory import bytes_at, copy_bytes, i32_at, i64_at, u16_at
+from runtime.kernels.memory import (
+    BYTES,
+    INTS,
+    SHORTS,
+    copy_bytes,
+    i64_at,
+    lanes_below,
+    spread,
+    store_first,
+    truncated,
+    u8_at,
+    u16_at,
+    u32_at,
+)
+from runtime.kernels.steps import share
 
 CACHE_LINE = 64
 SMALL = 32
 TILE = 16
+VECTORS = {1: BYTES, 2: SHORTS, 4: INTS}
+VIEWS = {1: u8_at, 2: u16_at, 4: u32_at}
+"""By the size of an element."""
+PARTS = {1: (0, 1, 2, 3), 2: (0, 1)}
+"""The elements of a 4-byte word, by their size."""
 
 
-@inlined
+@function
 def copy_run(destination, source, count):
     """A call of memcpy costs more than a short run."""
     if count > SMALL:
         copy_bytes(destination, source, count)
-        return
-    while count >= 4:
-        i32_at(destination, 1)[0] = i32_at(source, 1)[0]
-        destination += 4
-        source += 4
-        count -= 4
-    a, b = bytes_at(destination, 4), bytes_at(source, 4)
-    for i in range(count):
-        a[i] = b[i]
+    else:
+        done = 0
+        while done + 4 <= count:
+            u32_at(destination + done)[0] = u32_at(source + done)[0]
+            done += 4
+        while done < count:
+            u8_at(destination + done)[0] = u8_at(source + done)[0]
+            done += 1
 
 
 @kernel()
 def copy(arena, descriptor, chunk, scratch):
-    d = i64_at(descriptor, WORDS)
+    d = i64_at(descriptor)
     destination, source, run = arena + d[DST], arena + d[SRC], d[RUN]
-    first, end = 0, d[N0]
-    if end == 1 and d[N1] * d[N2] == 1:
+    rows, lines, runs = d[N0], d[N1], d[N2]
+    if rows * lines * runs == 1:
         start, stop = share(run, d[CHUNKS], chunk, CACHE_LINE)
         copy_bytes(destination + start, source + start, stop - start)
-        return
-    first, end = share(d[N0], d[CHUNKS], chunk, 1)
-    for i in range(first, end):
-        for j in range(d[N1]):
-            a = destination + i * d[DST0] + j * d[DST1]
-            b = source + i * d[SRC0] + j * d[SRC1]
-            for k in range(d[N2]):
-                copy_run(a + k * d[DST2], b + k * d[SRC2], run)
-
-
-@inlined
-def fill_run(address, size, value, count):
-    if size == 1:
-        b = bytes_at(address, count)
-        for i in range(count):
-            b[i] = np.uint8(value)
-    elif size == 2:
-        h = u16_at(address, count // 2)
-        for i in range(count // 2):
-            h[i] = np.uint16(value)
     else:
-        w = i32_at(address, count // 4)
-        for i in range(count // 4):
-            w[i] = np.int32(value)
+        first, end = share(rows, d[CHUNKS], chunk, 1)
+        for i in range(first, end):
+            for j in range(lines):
+                a = destination + i * d[DST0] + j * d[DST1]
+                b = source + i * d[SRC0] + j * d[SRC1]
+                copy_runs(a, b, run, runs, d[DST2], d[SRC2])
+
+
+@function
+def copy_runs(destination, source, run, runs, dst_step, src_step):
+    """Many single elements are what a transposition is made of."""
+    if run == 2:
+        for k in range(runs):
+            u16_at(destination + k * dst_step)[0] = u16_at(source + k * src_step)[0]
+    elif run == 4:
+        for k in range(runs):
+            u32_at(destination + k * dst_step)[0] = u32_at(source + k * src_step)[0]
+    else:
+        for k in range(runs):
+            copy_run(destination + k * dst_step, source + k * src_step, run)
 
 
 @kernel()
-def fill(arena, descriptor, chunk, scratch):
-    d = i64_at(descriptor, WORDS)
+def fill(arena, descriptor, chunk, scratch, size):
+    """`size`: bytes of an element."""
+    d = i64_at(descriptor)
     first, end = share(d[N0], d[CHUNKS], chunk, 1)
+    kind = VECTORS[size]
+    value = spread(truncated(d[VALUE], kind.element), kind)
+    count = d[RUN] // size
+    whole = count - count % LANES
     for i in range(first, end):
         for j in range(d[N1]):
             for k in range(d[N2]):
                 address = arena + d[DST] + i * d[DST0] + j * d[DST1] + k * d[DST2]
-                fill_run(address, d[SIZE], d[VALUE], d[RUN])
-
-
-@inlined
-def transpose_tile(destination, source, rows, columns, size, out_pitch, pitch):
-    for c in range(columns):
-        if size == 1:
-            b = bytes_at(destination + c * out_pitch, rows)
-            for r in range(rows):
-                b[r] = bytes_at(source + r * pitch, columns)[c]
-        elif size == 2:
-            h = u16_at(destination + c * out_pitch, rows)
-            for r in range(rows):
-                h[r] = u16_at(source + r * pitch, columns)[c]
-        else:
-            w = i32_at(destination + c * out_pitch, rows)
-            for r in range(rows):
-                w[r] = i32_at(source + r * pitch, columns)[c]
+                for n in range(0, whole, LANES):
+                    store_first(value, address + n * size, None)
+                if whole != count:
+                    store_first(value, address + whole * size, lanes_below(count - whole))
 
 
 @kernel()
-def transpose(arena, descriptor, chunk, scratch):
-    """dst[column][row] = src[row][column]; PIXELS rows, COLUMNS columns, tiles that stay in the first-level cache."""
-    d = i64_at(descriptor, WORDS)
-    size = d[SIZE]
+def transpose(arena, descriptor, chunk, scratch, size):
+    """dst[column][row] = src[row][column]; PIXELS rows, COLUMNS columns, tiles that stay in the first-level cache.
+    `size`: bytes of an element."""
+    d = i64_at(descriptor)
+    view = VIEWS[size]
     left, right = share(d[COLUMNS], d[CHUNKS], chunk, TILE)
-    for column in range(left, right, TILE):
-        columns = min(TILE, right - column)
-        for row in range(0, d[PIXELS], TILE):
-            rows = min(TILE, d[PIXELS] - row)
-            destination = arena + d[DST] + column * d[OUT_PITCH] + row * size
-            source = arena + d[SRC] + row * d[SRC_ROW] + column * size
-            transpose_tile(destination, source, rows, columns, size, d[OUT_PITCH], d[SRC_ROW])
+    rows, pitch, out_pitch = d[PIXELS], d[SRC_ROW], d[OUT_PITCH]
+    for start in range(left, right, TILE):
+        for top in range(0, rows, TILE):
+            bottom = min(rows, top + TILE)
+            for column in range(start, min(right, start + TILE)):
+                destination, source = arena + d[DST] + column * out_pitch, arena + d[SRC] + column * size
+                for row in range(top, bottom):
+                    view(destination)[row] = view(source + row * pitch)[0]
 
 
-@inlined
+@function
 def filter_word(source, channel, k, channel_step, k_step, channels, length, size):
     """The 4 bytes of a lane at index k of K, zeros where there is no channel or no k."""
     word = 0
     if channel < channels:
-        for j in range(4 // size):
+        for j in PARTS[size]:
             if k + j < length:
                 address = source + channel * channel_step + (k + j) * k_step
-                if size == 1:
-                    word |= np.int64(bytes_at(address, 1)[0]) << (8 * j)
-                else:
-                    word |= np.int64(u16_at(address, 1)[0]) << (16 * j)
-    return np.int32(word)
+                element = u8_at(address)[0] if size == 1 else u16_at(address)[0]
+                word = word | (element << (8 * size * j))
+    return word
 
 
 @kernel()
-def reshape_filter(arena, descriptor, chunk, scratch):
-    """[PIXELS channels][COLUMNS of K], or its transpose, to panels of 32 channels: [panel][K / unit][32][4 bytes]."""
-    d = i64_at(descriptor, WORDS)
-    size, unit = d[SIZE], 4 // d[SIZE]
-    steps = (d[COLUMNS] + unit - 1) // unit
-    panels = (d[PIXELS] + 2 * PANEL - 1) // (2 * PANEL) * 2
-    channel_step, k_step = (size, d[SRC_ROW]) if d[ORDER] else (d[SRC_ROW], size)
+def reshape_filter(arena, descriptor, chunk, scratch, size):
+    """[PIXELS channels][COLUMNS of K], or its transpose, to panels of 32 channels: [panel][K / unit][32][4 bytes].
+    `size`: bytes of an element."""
+    d = i64_at(descriptor)
+    unit = 4 // size
+    channels, length, pitch, order = d[PIXELS], d[COLUMNS], d[SRC_ROW], d[ORDER]
+    steps = (length + unit - 1) // unit
+    panels = (channels + 2 * PANEL - 1) // (2 * PANEL) * 2
+    channel_step = size if order != 0 else pitch
+    k_step = pitch if order != 0 else size
     first, end = share(panels, d[CHUNKS], chunk, 1)
     for panel in range(first, end):
         for step in range(steps):
-            w = i32_at(arena + d[DST] + (panel * steps + step) * PANEL * 4, PANEL)
+            words = arena + d[DST] + (panel * steps + step) * PANEL * 4
             for lane in range(PANEL):
-                w[lane] = filter_word(
-                    arena + d[SRC], panel * PANEL + lane, step * unit, channel_step, k_step, d[PIXELS], d[COLUMNS], size
+                u32_at(words)[lane] = filter_word(
+                    arena + d[SRC], panel * PANEL + lane, step * unit, channel_step, k_step, channels, length, size
                 )

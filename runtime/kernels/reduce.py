@@ -4,77 +4,43 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-import numpy as np
-
 from runtime.kernels import functions
-from runtime.kernels.build import inlined, kernel
-from runtime.kernels.chain import element_size, load_float, load_floats
-from runtime.kernels.elementwise import share
-from runtime.kernels.layout import (
-    BLOCK,
-    CHUNKS,
-    COLUMNS,
-    DST,
-    FUNCTION_CODE,
-    PIXELS,
-    SCRATCH_OPERANDS,
-    SCRATCH_VALUE,
-    SRC,
-    SRC_ROW,
-    SRC_TYPE,
-    TYPE_F16,
-    WORDS,
-)
-from runtime.kernels.memory import f32_at, float_half, i64_at, u16_at
+from runtime.kernels.build import kernel
+from runtime.kernels.language import LANES, function
+from runtime.kernels.layout import CHUNKS, COLUMNS, DST, PIXELS, SRC, SRC_ROW
+from runtime.kernels.memory import FLOATS, i64_at, lane, lanes_below, select, spread, upper_lanes, zeros
+from runtime.kernels.steps import SIZES, load_floats, share, store_lanes
 
 SUM, MAX = 0, 1
-LANES = 16
+FOLDS = (8, 4, 2, 1)
 
 
-@inlined
-def row_sum(source, kind, count, scratch):
-    lanes = f32_at(scratch + SCRATCH_OPERANDS, LANES)
-    value = f32_at(scratch + SCRATCH_VALUE, BLOCK)
-    for j in range(LANES):
-        lanes[j] = np.float32(0)
-    for start in range(0, count, BLOCK):
-        n = min(BLOCK, count - start)
-        load_floats(scratch + SCRATCH_VALUE, source + start * element_size(kind), kind, n)
-        whole = n // LANES * LANES
-        for i in range(0, whole, LANES):
-            for j in range(LANES):
-                lanes[j] = lanes[j] + value[i + j]
-        for j in range(n - whole):
-            lanes[j] = lanes[j] + value[whole + j]
-    width = LANES // 2
-    while width > 0:
-        for j in range(width):
-            lanes[j] = lanes[j] + lanes[j + width]
-        width //= 2
-    return lanes[0]
+@function
+def combine(code, a, b):
+    if code == SUM:
+        return a + b
+    return functions.maximum(a, b) if code == MAX else functions.minimum(a, b)
 
 
-@inlined
-def row_extreme(source, kind, count, largest):
-    size = element_size(kind)
-    result = load_float(source, kind)
-    for i in range(count):
-        x = load_float(source + i * size, kind)
-        result = functions.maximum(result, x) if largest else functions.minimum(result, x)
-    return result
+@function
+def row_lanes(source, code, address, count):
+    """16 strided partial results of a row; an extreme starts with the first element in every lane."""
+    total = zeros(FLOATS) if code == SUM else spread(lane(load_floats(source, address), 0))
+    whole = count - count % LANES
+    for i in range(0, whole, LANES):
+        total = combine(code, total, load_floats(source, address + i * SIZES[source]))
+    if whole != count:
+        more = combine(code, total, load_floats(source, address + whole * SIZES[source]))
+        total = select(lanes_below(count - whole), more, total)
+    return total
 
 
 @kernel()
-def reduce(arena, descriptor, chunk, scratch):
-    d = i64_at(descriptor, WORDS)
-    kind, count, code = d[SRC_TYPE], d[COLUMNS], d[FUNCTION_CODE]
+def reduce(arena, descriptor, chunk, scratch, source, code):
+    d = i64_at(descriptor)
     first, end = share(d[PIXELS], d[CHUNKS], chunk, 1)
     for row in range(first, end):
-        source = arena + d[SRC] + row * d[SRC_ROW]
-        extreme = row_extreme(source, kind, count, code == MAX) if code != SUM else np.float32(0)
-        result = row_sum(source, kind, count, scratch) if code == SUM else extreme
-        address = arena + d[DST] + row * element_size(kind)
-        if kind == TYPE_F16:
-            u16_at(address, 1)[0] = float_half(result)
-        else:
-            f32_at(address, 1)[0] = result
+        total = row_lanes(source, code, arena + d[SRC] + row * d[SRC_ROW], d[COLUMNS])
+        for width in FOLDS:
+            total = combine(code, total, upper_lanes(total, width))
+        store_lanes((source, False), total, arena + d[DST] + row * SIZES[source], 0.0, lanes_below(1))

@@ -1,175 +1,152 @@
-"""Pooling and depthwise convolution: windows over channels, accumulated in fp32 in tap order, then the chain."""
+"""Pooling and depthwise convolution: windows over channels, accumulated in fp32 in tap order, then the steps."""
 
 # mypy: ignore-errors
 from __future__ import annotations
 
-import numpy as np
-
 from runtime.kernels import functions
-from runtime.kernels.build import inlined, kernel
-from runtime.kernels.chain import element_size, load_floats
-from runtime.kernels.elementwise import share
+from runtime.kernels.build import kernel
+from runtime.kernels.language import LANES, function
 from runtime.kernels.layout import (
-    BLOCK,
     BLOCK_COLUMNS,
-    CHAIN,
     CHUNKS,
     COLUMNS,
     DILATION_X,
     DILATION_Y,
-    FUNCTION_CODE,
+    DST,
+    DST_FACTOR,
+    DST_PIXEL,
+    DST_ROW,
     KH,
     KW,
     OUT_WIDTH,
     PIXEL_CHUNKS,
     PIXELS,
     SCRATCH_PANEL,
-    SCRATCH_VALUE,
     SRC,
     SRC_PIXEL,
     SRC_ROW,
-    SRC_TYPE,
     STRIDE_X,
     STRIDE_Y,
-    TYPE_F16,
     WEIGHTS,
     WINDOW_FACTOR,
-    WORDS,
 )
-from runtime.kernels.memory import call_chain, f32_at, half_float, i64_at, low_float, u16_at
-from runtime.kernels.rows import LANES, window_float, window_float_3x3, window_half, window_half_3x3
+from runtime.kernels.memory import FLOATS, i64_at, lanes_below, load, low_float, store, zeros
+from runtime.kernels.steps import (
+    SIZES,
+    apply_steps,
+    load_floats,
+    pixel_operands,
+    prepare_cycles,
+    share,
+    step_operands,
+    store_lanes,
+)
 
-MAX, MEAN = 0, 1
-
-
-@inlined
-def accumulate_sum(total, source, kind, n):
-    t = f32_at(total, n)
-    if kind == TYPE_F16:
-        h = u16_at(source, n)
-        for i in range(n):
-            t[i] = t[i] + half_float(h[i])
-    else:
-        f = f32_at(source, n)
-        for i in range(n):
-            t[i] = t[i] + f[i]
+MAX, MEAN, SUM = range(3)
+VECTOR_BYTES = 4 * LANES
 
 
-@inlined
-def accumulate_maximum(total, source, kind, n):
-    t = f32_at(total, n)
-    if kind == TYPE_F16:
-        h = u16_at(source, n)
-        for i in range(n):
-            t[i] = functions.maximum(t[i], half_float(h[i]))
-    else:
-        f = f32_at(source, n)
-        for i in range(n):
-            t[i] = functions.maximum(t[i], f[i])
+def taps_of(size):
+    """(ky, kx) of a window known beforehand."""
+    return tuple((ky, kx) for ky in range(size[0]) for kx in range(size[1]))
 
 
-@inlined
-def set_zero(total, n):
-    t = f32_at(total, n)
-    for i in range(n):
-        t[i] = np.float32(0)
+@function
+def windows(arena, d, chunk, scratch, source, target, steps, window, value, prepare):
+    """The loops over blocks of columns and pixels: `value(source, corner, weights, window, i)` gives the 16 lanes of a
+    window, `prepare(...)` brings the weights of a block."""
+    across, width, out_width = d[PIXEL_CHUNKS], d[BLOCK_COLUMNS], d[OUT_WIDTH]
+    first, end = share(d[PIXELS], across, chunk % across, 1)
+    left, right = share(d[COLUMNS], d[CHUNKS] // across, chunk // across, width)
+    src, src_row, src_pixel = arena + d[SRC], d[STRIDE_Y] * d[SRC_ROW], d[STRIDE_X] * d[SRC_PIXEL]
+    dst, dst_row, dst_pixel, factor = arena + d[DST], d[DST_ROW], d[DST_PIXEL], low_float(d[DST_FACTOR])
+    operands = step_operands(steps, arena, d)
+    for column in range(left, right, width):
+        columns = min(width, right - column)
+        prepare(arena, d, scratch, source, column, columns)
+        prepare_cycles(steps, operands, scratch, column, columns)
+        whole = columns - columns % LANES
+        y, x = first // out_width, first % out_width
+        for pixel in range(first, end):
+            places = pixel_operands(steps, operands, y, x, pixel, column)
+            a = src + y * src_row + x * src_pixel + column * SIZES[source]
+            b = dst + y * dst_row + x * dst_pixel + column * SIZES[target[0]]
+            for i in range(0, whole, LANES):
+                total = value(source, a, scratch + SCRATCH_PANEL, window, i)
+                total = apply_steps(steps, operands, places, scratch, i, total)
+                store_lanes(target, total, b + i * SIZES[target[0]], factor, None)
+            if whole != columns:
+                total = value(source, a, scratch + SCRATCH_PANEL, window, whole)
+                total = apply_steps(steps, operands, places, scratch, whole, total)
+                store_lanes(target, total, b + whole * SIZES[target[0]], factor, lanes_below(columns - whole))
+            x += 1
+            if x == out_width:
+                x = 0
+                y += 1
 
 
-@inlined
-def prepare_weights(source, weights, kind, taps, pitch, columns):
-    """Widen filters [tap][columns] into [group of 16][tap][16]; lanes beyond the columns keep what they hold."""
-    size = element_size(kind)
+# -- depthwise ---------------------------------------------------------------------------------------------------------
+@kernel()
+def depthwise(arena, descriptor, chunk, scratch, source, target, steps, size):
+    """`size`: (kh, kw) where known beforehand, or None."""
+    d = i64_at(descriptor)
+    window = size, d[KH], d[KW], d[DILATION_Y] * d[SRC_ROW], d[DILATION_X] * d[SRC_PIXEL]
+    windows(arena, d, chunk, scratch, source, target, steps, window, depthwise_window, prepare_weights)
+
+
+@function
+def prepare_weights(arena, d, scratch, source, column, columns):
+    """Widen filters [tap][columns] into [group of 16][tap][16]."""
+    taps, pitch = d[KH] * d[KW], d[COLUMNS] * SIZES[source]
+    filters = arena + d[WEIGHTS] + column * SIZES[source]
     for first in range(0, columns, LANES):
         for tap in range(taps):
-            place = weights + (first * taps + tap * LANES) * 4
-            load_floats(place, source + tap * pitch + first * size, kind, min(LANES, columns - first))
+            place = scratch + SCRATCH_PANEL + (first * taps + tap * LANES) * 4
+            store(load_floats(source, filters + tap * pitch + first * SIZES[source]), place)
 
 
-@inlined
-def add_taps(kind, corner, weights, total, kh, kw, row, pixel, columns):
-    if kind == TYPE_F16:
-        if kh == 3 and kw == 3:
-            window_half_3x3(corner, weights, total, kh, kw, row, pixel, columns)
-        else:
-            window_half(corner, weights, total, kh, kw, row, pixel, columns)
-    elif kh == 3 and kw == 3:
-        window_float_3x3(corner, weights, total, kh, kw, row, pixel, columns)
-    else:
-        window_float(corner, weights, total, kh, kw, row, pixel, columns)
+@function
+def depthwise_window(source, corner, weights, window, i):
+    """16 channels: the sum over taps of x * w, in tap order, from +0."""
+    size, kh, kw, row, pixel = window
+    total = zeros(FLOATS)
+    start = corner + i * SIZES[source]
+    if size is not None:
+        w = weights + i * (size[0] * size[1] * 4)
+        for ky, kx in taps_of(size):
+            x = load_floats(source, start + ky * row + kx * pixel)
+            total = total + x * load(FLOATS, w + (ky * size[1] + kx) * VECTOR_BYTES)
+        return total
+    place = weights + i * (kh * kw * 4)
+    for ky in range(kh):
+        for kx in range(kw):
+            total = total + load_floats(source, start + ky * row + kx * pixel) * load(FLOATS, place)
+            place += VECTOR_BYTES
+    return total
 
 
+# -- pooling -----------------------------------------------------------------------------------------------------------
 @kernel()
-def depthwise(arena, descriptor, chunk, scratch):
-    d = i64_at(descriptor, WORDS)
-    across, width, kind = d[PIXEL_CHUNKS], d[BLOCK_COLUMNS], d[SRC_TYPE]
-    first, end = share(d[PIXELS], across, chunk % across, 1)
-    left, right = share(d[COLUMNS], d[CHUNKS] // across, chunk // across, width)
-    size = element_size(kind)
-    weights = scratch + SCRATCH_PANEL
-    row, step = d[DILATION_Y] * d[SRC_ROW], d[DILATION_X] * d[SRC_PIXEL]
-    for column in range(left, right, width):
-        columns = min(width, right - column)
-        height = max(1, BLOCK // columns)
-        prepare_weights(arena + d[WEIGHTS] + column * size, weights, kind, d[KH] * d[KW], d[COLUMNS] * size, columns)
-        call_chain(d[CHAIN], arena, descriptor, scratch, 0, height, column, columns, 1)
-        source = arena + d[SRC] + column * size
-        for pixel in range(first, end, height):
-            pixels = min(height, end - pixel)
-            y, x = pixel // d[OUT_WIDTH], pixel % d[OUT_WIDTH]
-            for p in range(pixels):
-                total = scratch + SCRATCH_VALUE + 4 * p * columns
-                corner = source + y * d[STRIDE_Y] * d[SRC_ROW] + x * d[STRIDE_X] * d[SRC_PIXEL]
-                add_taps(kind, corner, weights, total, d[KH], d[KW], row, step, columns)
-                x += 1
-                if x == d[OUT_WIDTH]:
-                    x = 0
-                    y += 1
-            call_chain(d[CHAIN], arena, descriptor, scratch, pixel, pixels, column, columns, 0)
+def pool(arena, descriptor, chunk, scratch, source, target, steps, function):
+    """`function`: MAX, MEAN or SUM."""
+    d = i64_at(descriptor)
+    window = function, d[KH], d[KW], d[SRC_ROW], d[SRC_PIXEL], low_float(d[WINDOW_FACTOR])
+    windows(arena, d, chunk, scratch, source, target, steps, window, pool_window, no_weights)
 
 
-@inlined
-def pool_pixel(d, total, corner, columns):
-    """One output pixel: the window's maximum, sum or mean over `columns` channels."""
-    kind = d[SRC_TYPE]
-    maximum = d[FUNCTION_CODE] == MAX
-    if maximum:
-        load_floats(total, corner, kind, columns)
-    else:
-        set_zero(total, columns)
-    for ky in range(d[KH]):
-        tap = corner + ky * d[SRC_ROW]
-        for _ in range(d[KW]):
-            if maximum:
-                accumulate_maximum(total, tap, kind, columns)
-            else:
-                accumulate_sum(total, tap, kind, columns)
-            tap += d[SRC_PIXEL]
-    if d[FUNCTION_CODE] == MEAN:
-        t = f32_at(total, columns)
-        factor = low_float(d[WINDOW_FACTOR])
-        for i in range(columns):
-            t[i] = t[i] * factor
+@function
+def no_weights(arena, d, scratch, source, column, columns):
+    pass
 
 
-@kernel()
-def pool(arena, descriptor, chunk, scratch):
-    d = i64_at(descriptor, WORDS)
-    across, width = d[PIXEL_CHUNKS], d[BLOCK_COLUMNS]
-    first, end = share(d[PIXELS], across, chunk % across, 1)
-    left, right = share(d[COLUMNS], d[CHUNKS] // across, chunk // across, width)
-    for column in range(left, right, width):
-        columns = min(width, right - column)
-        height = max(1, BLOCK // columns)
-        call_chain(d[CHAIN], arena, descriptor, scratch, 0, height, column, columns, 1)
-        source = arena + d[SRC] + column * element_size(d[SRC_TYPE])
-        for pixel in range(first, end, height):
-            pixels = min(height, end - pixel)
-            y, x = pixel // d[OUT_WIDTH], pixel % d[OUT_WIDTH]
-            for p in range(pixels):
-                corner = source + y * d[STRIDE_Y] * d[SRC_ROW] + x * d[STRIDE_X] * d[SRC_PIXEL]
-                pool_pixel(d, scratch + SCRATCH_VALUE + 4 * p * columns, corner, columns)
-                x += 1
-                if x == d[OUT_WIDTH]:
-                    x = 0
-                    y += 1
-            call_chain(d[CHAIN], arena, descriptor, scratch, pixel, pixels, column, columns, 0)
+@function
+def pool_window(source, corner, weights, window, i):
+    """16 channels: the maximum, sum or mean over the taps."""
+    code, kh, kw, row, pixel, factor = window
+    start = corner + i * SIZES[source]
+    total = load_floats(source, start) if code == MAX else zeros(FLOATS)
+    for ky in range(kh):
+        for kx in range(kw):
+            x = load_floats(source, start + ky * row + kx * pixel)
+            total = functions.maximum(total, x) if code == MAX else total + x
+    return total * factor if code == MEAN else total

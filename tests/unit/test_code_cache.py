@@ -37,3 +37,35 @@ def test_what_the_user_chose_wins(settings: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(numba.config, "CACHE_DIR", "chosen")
     code_cache.ensure_code_cache()
     assert numba.config.CACHE_DIR == "chosen"  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return tmp_path / "kernels"
+
+
+def test_kept_code_is_read_back_and_damaged_code_is_not(folder: Path) -> None:
+    assert code_cache.read_code("kernels", "a") is None
+    code_cache.write_code("kernels", "a", b"machine code")
+    assert code_cache.read_code("kernels", "a") == b"machine code"
+    for damaged in ((folder / "a").read_bytes()[:-1], b"", b"x" * 80):
+        (folder / "a").write_bytes(damaged)
+        assert code_cache.read_code("kernels", "a") is None
+
+
+def test_code_that_cannot_be_kept_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    code_cache.write_code("kernels", "a", b"machine code")
+    assert code_cache.read_code("kernels", "a") is None
+
+
+def test_kernels_are_kept_where_the_first_place_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(code_cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert code_cache.code_folder() == Path(code_cache.__file__).parent / "__pycache__"
+    monkeypatch.setattr(os, "access", lambda path, mode: ".cache" in str(path))
+    assert code_cache.code_folder() == Path.home() / ".cache" / "mluc"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert code_cache.code_folder().parent == tmp_path

@@ -1,16 +1,16 @@
 """The compiled kernels: fp16 conversions, twins of the numerics, integer sums, no fused operations."""
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from numba import njit, types
-from numba.extending import intrinsic
 
 from compiler import numerics
 from runtime import Session
-from runtime.kernels import build, conv, functions, memory, rows, vnni, window
+from runtime.kernels import build, conv, functions, memory, vnni, window
 from runtime.kernels import layout as L  # noqa: N812
+from runtime.kernels.language import I8, I16, I32, LANES
 from runtime.operations import float_bits
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, IORecord
@@ -22,22 +22,40 @@ EMPTY = np.zeros((0, isa.ROW_WORDS), np.int32)
 UNARY_NAMES = [f.name for f in isa.UnaryFunction]
 
 
-def widen_with(convert):
-    @njit
-    def widen(h, out):
-        for i in range(len(h)):
-            out[i] = convert(h[i])
-
-    return widen
+@build.kernel(3)
+def widen_all(source, out, count, native):
+    for i in range(0, count, LANES):
+        memory.store(memory.widen(memory.load(memory.SHORTS, source + 2 * i), native), out + 4 * i)
 
 
-def narrow_with(convert):
-    @njit
-    def narrow(x, out):
-        for i in range(len(x)):
-            out[i] = convert(x[i])
+@build.kernel(3)
+def narrow_all(source, out, count, native):
+    for i in range(0, count, LANES):
+        memory.store(memory.narrow(memory.load(memory.FLOATS, source + 4 * i), native), out + 2 * i)
 
-    return narrow
+
+@build.kernel(4)
+def apply_all(a, b, out, count, function):
+    for i in range(0, count, LANES):
+        x, y = memory.load(memory.FLOATS, a + 4 * i), memory.load(memory.FLOATS, b + 4 * i)
+        memory.store(function(x, y), out + 4 * i)
+
+
+@build.kernel(3)
+def convert_all(source, out, count, element, half_away):
+    for i in range(0, count, LANES):
+        x = memory.load(memory.FLOATS, source + 4 * i) * np.float32(0.5)
+        memory.store(memory.to_integers(x, element, half_away), out + i * (element.width // 8))
+
+
+@build.kernel(2)
+def widen_int64(source, out):
+    memory.store(memory.to_floats(memory.load(memory.WIDE, source)), out)
+
+
+def call(kernel, *arrays, **known):
+    """Run a kernel on the addresses of arrays and the number of elements of the first one."""
+    kernel(*(a.ctypes.data for a in arrays), arrays[0].size, **known)
 
 
 def rounding_cases() -> np.ndarray:
@@ -60,25 +78,26 @@ PATHS = [
 def test_every_half_widens_as_numpy_does(path: str) -> None:
     halves = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
     found = np.zeros(1 << 16, np.float32)
-    widen_with(getattr(memory, f"half_float_{path}"))(halves, found)
+    call(widen_all, halves, found, native=path == "native")
     assert same_bits(found, halves.view(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_floats_narrow_to_half_as_numpy_does_at_every_rounding_border(path: str) -> None:
     x = rounding_cases()
+    x = np.ascontiguousarray(x[: len(x) // LANES * LANES])
     found = np.zeros(len(x), np.uint16)
-    narrow_with(getattr(memory, f"float_half_{path}"))(x, found)
+    call(narrow_all, x, found, native=path == "native")
     with np.errstate(all="ignore"):
         assert same_bits(found.view(np.float16), x.astype(np.float16))
 
 
 def test_int64_goes_to_fp32_with_one_rounding() -> None:
-    values = np.array(
-        [2**24 + 1, 2**53 + 1, 2**62 + 2**38 + 1, -(2**62) - 2**38 - 1, (2**24 + 1) * 2**30 + 1], np.int64
-    )
+    values = np.resize(
+        [2**24 + 1, 2**53 + 1, 2**62 + 2**38 + 1, -(2**62) - 2**38 - 1, (2**24 + 1) * 2**30 + 1], LANES
+    ).astype(np.int64)
     found = np.zeros(len(values), np.float32)
-    narrow_with(memory.i64_float)(values, found)
+    widen_int64(values.ctypes.data, found.ctypes.data)
     assert (found == values.astype(np.float32)).all()
     assert (found != values.astype(np.float64).astype(np.float32)).any(), "the values do not tell the two apart"
 
@@ -113,41 +132,52 @@ def test_unary_functions_are_bit_identical_to_numerics(name: str) -> None:
 def test_maximum_and_minimum_order_zeros_and_spread_nan() -> None:
     values = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-45], np.float32)
     a, b = (x.ravel() for x in np.meshgrid(values, values))
-
-    @njit
-    def both(a, b, high, low):
-        for i in range(len(a)):
-            high[i] = functions.maximum(a[i], b[i])
-            low[i] = functions.minimum(a[i], b[i])
-
-    high, low = np.zeros_like(a), np.zeros_like(a)
-    both(a, b, high, low)
-    assert same_bits(high, numerics.maximum(a, b))
-    assert same_bits(low, numerics.minimum(a, b))
+    found = np.zeros_like(a)
+    for function, expected in ((functions.maximum, numerics.maximum), (functions.minimum, numerics.minimum)):
+        apply_all(a.ctypes.data, b.ctypes.data, found.ctypes.data, len(a), function=function)
+        assert same_bits(found, expected(a, b))
 
 
 @pytest.mark.parametrize("rounding", numerics.ROUNDINGS)
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
-def test_conversion_to_integers_clamps_rounds_and_drops_nan(rounding: str, dtype: type) -> None:
-    low, high = numerics.INTEGER_LIMITS[np.dtype(dtype)]
+@pytest.mark.parametrize("element,dtype", [(I8, np.int8), (I16, np.int16), (I32, np.int32)])
+def test_conversion_to_integers_clamps_rounds_and_drops_nan(rounding: str, element: object, dtype: type) -> None:
     edges = np.array([0.5, 1.5, -0.5, -1.5, 126.5, 127.5, -128.5, 32767.5, 3e9, -3e9, np.inf, -np.inf, np.nan, -0.0])
-    x = np.concatenate([edges, np.random.default_rng(1).normal(size=5000) * 300]).astype(np.float32)
-    half_away = rounding == numerics.HALF_AWAY
-
-    @njit(error_model="numpy")
-    def convert(x, out):
-        for i in range(len(x)):
-            out[i] = functions.to_integer(x[i], np.float32(0.5), low, high, half_away)
-
-    found = np.zeros(len(x), np.int32)
-    convert(x, found)
+    x = np.concatenate([edges, np.random.default_rng(1).normal(size=4978) * 300]).astype(np.float32)
+    found = np.zeros(len(x), dtype)
+    call(convert_all, x, found, element=element, half_away=rounding == numerics.HALF_AWAY)
     assert (found == numerics.float_to_int(x, 1, dtype, rounding)).all()
 
 
 # -- integer sums -----------------------------------------------------------------------------------------------------
 @build.kernel(5)
-def portable_sums(rows, offsets, steps, filters, sums):
-    conv.portable_tile(rows, offsets, steps, filters, sums, 7)
+def sums_of_a_tile(rows, offsets, k_steps, filters, out, instruction):
+    """Sums of 7 x 32, by the instruction or without it."""
+    addresses = memory.i64_at(rows)
+    sums, flipped = memory.registers(14, memory.INTS), vnni.flip() if instruction else None
+    for j in (0, 1):
+        start = memory.zeros(memory.INTS)
+        if instruction:
+            for k in range(k_steps):
+                weights = memory.load(memory.INTS, filters + 128 * k + 64 * j)
+                start = vnni.dot_unsigned(start, flipped, weights)
+        for m in range_of_7:
+            sums[2 * m + j] = memory.zeros(memory.INTS) - start
+    for k in range(k_steps):
+        for j in (0, 1):
+            weights = memory.load(memory.INTS, filters + 128 * k + 64 * j)
+            for m in range_of_7:
+                x = memory.spread(memory.load(I32, addresses[m] + memory.i32_at(offsets)[k]), memory.INTS)
+                total = sums[2 * m + j]
+                if instruction:
+                    sums[2 * m + j] = vnni.dot_unsigned(total, x ^ flipped, weights)
+                else:
+                    sums[2 * m + j] = vnni.dot_portable(total, x, weights)
+    for m in range_of_7:
+        for j in (0, 1):
+            memory.store(sums[2 * m + j], out + 128 * m + 64 * j)
+
+
+range_of_7 = tuple(range(7))
 
 
 def packed_case(pixels: int, k: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,31 +188,27 @@ def packed_case(pixels: int, k: int, low: int, high: int) -> tuple[np.ndarray, n
     return x, w, pack_filters(w.reshape(32, 1, 1, k), 0)
 
 
-@pytest.mark.parametrize("k,low,high", [(4, -128, 127), (64, -128, 127), (4608, -128, -128), (4608, 127, 127)])
-def test_integer_sums_are_exact_at_the_extremes(k: int, low: int, high: int) -> None:
-    x, w, panel = packed_case(7, k, low, high)
-    rows = (x.ctypes.data + np.arange(L.TILE).clip(max=6) * k).astype(np.int64)
-    offsets, sums = np.arange(0, k, 4, dtype=np.int32), np.zeros((7, 32), np.int32)
-    portable_sums(rows.ctypes.data, offsets.ctypes.data, k // 4, panel.ctypes.data, sums.ctypes.data)
-    assert (sums == x.astype(np.int64) @ w.T.astype(np.int64)).all()
+WAYS = [
+    pytest.param(False, id="portable"),
+    pytest.param(True, marks=pytest.mark.skipif(not vnni.AVAILABLE, reason="no AVX-512 VNNI in the code's target")),
+]
 
 
-@pytest.mark.skipif(not vnni.AVAILABLE, reason="no AVX-512 VNNI in the code's target")
+@pytest.mark.parametrize("instruction", WAYS)
 @pytest.mark.parametrize("k,low,high", [(4, -128, 127), (260, -128, 127), (4608, -128, -128), (4608, 127, 127)])
-def test_the_dot_instruction_gives_the_same_sums(k: int, low: int, high: int) -> None:
+def test_integer_sums_are_exact_at_the_extremes(k: int, low: int, high: int, instruction: bool) -> None:
     x, w, panel = packed_case(7, k, low, high)
     rows = (x.ctypes.data + np.arange(7) * k).astype(np.int64)
-    offsets, sums, start = np.arange(0, k, 4, dtype=np.int32), np.zeros((7, 32), np.int32), np.zeros(32, np.int32)
-    addresses = [a.ctypes.data for a in (rows, offsets, panel, start, sums)]
-
-    @njit
-    def run(rows, offsets, panel, start, sums):
-        vnni.start_sums(k // 4, panel, start)
-        vnni.tile_7(rows, offsets, k // 4, panel, start, sums)
-
-    run(*addresses)
-    assert (start == -128 * w.astype(np.int64).sum(axis=1)).all()
+    offsets, sums = np.arange(0, k, 4, dtype=np.int32), np.zeros((7, 32), np.int32)
+    addresses = [a.ctypes.data for a in (rows, offsets, panel, sums)]
+    sums_of_a_tile(*addresses[:2], k // 4, *addresses[2:], instruction=instruction)
     assert (sums == x.astype(np.int64) @ w.T.astype(np.int64)).all()
+
+
+def test_what_sums_begin_with_cancels_the_shift_of_the_activations() -> None:
+    _, w, panel = packed_case(7, 64, -128, 127)
+    expected = -128 * w.astype(np.int64).sum(axis=1) if vnni.AVAILABLE else np.zeros(32)
+    assert (vnni.starts_of(panel, 16)[0] == expected).all()
 
 
 def conv_model(w: np.ndarray, packed: np.ndarray, constants: bool) -> tuple[RandomFunction, list[np.ndarray]]:
@@ -225,27 +251,39 @@ def test_padding_inside_filters_is_never_multiplied(constants: bool, dirty: bool
 
 
 # -- machine code -----------------------------------------------------------------------------------------------------
-def machine_code(kernel: build.Kernel) -> str:
-    """Assembly of a kernel compiled afresh: cached code keeps none."""
-    from numba import cfunc
+HALF_STEPS = ((L.NOTHING, 0, 0, True, False), (2, L.CYCLE, L.TYPE_F16, True, False), (L.UNARY_BASE, 3, 0, True, False))
+CONV = {
+    "wide": (L.TYPE_I8, L.TYPE_I8), "target": (L.TYPE_F16, False), "steps": HALF_STEPS, "partial": 0, "tile": 7,
+    "linear": True, "full": True, "tail": 0, "dirty": False,
+}  # fmt: skip
+DEPTHWISE = {"source": L.TYPE_F16, "target": (L.TYPE_F16, False), "steps": HALF_STEPS, "size": (3, 3)}
 
-    signature = types.void(*[types.int64] * kernel.arguments)
-    return str(cfunc(signature, error_model="numpy")(kernel.function)._library.get_asm_str())
 
-
-@pytest.mark.parametrize("kernel", [conv.conv, window.depthwise], ids=lambda k: k.name)
-def test_no_product_and_sum_are_fused_into_one_rounding(kernel: build.Kernel) -> None:
-    code = machine_code(kernel)
+@pytest.mark.parametrize("kernel,known", [(conv.conv, CONV), (window.depthwise, DEPTHWISE)], ids=["conv", "depthwise"])
+def test_no_product_and_sum_are_fused_into_one_rounding(kernel: build.Kernel, known: dict) -> None:
+    code = kernel.assembly(**known)
     assert "vfmadd" not in code and "vfnmadd" not in code and "fmla" not in code
 
 
 @pytest.mark.skipif(not vnni.AVAILABLE, reason="no AVX-512 VNNI in the code's target")
-def test_the_tile_keeps_its_sums_in_registers() -> None:
-    code = machine_code(conv.conv)
-    tile = code[code.index("vnni_tile_7") :]
-    loop = [line for line in tile.splitlines() if "vpdpbusd" in line][: 7 * vnni.VECTORS]
-    assert len(loop) == 7 * vnni.VECTORS
-    assert not any("rsp" in line for line in loop)
+@pytest.mark.parametrize("tile,tail", [(7, 0), (8, 0), (14, 16)])
+def test_the_tile_keeps_its_sums_in_registers(tile: int, tail: int) -> None:
+    code = conv.conv.assembly(**{**CONV, "tile": tile, "full": not tail, "tail": tail})
+    dots = [line for line in code.splitlines() if "vpdpbusd" in line and "{1to16}" not in line]
+    assert len(dots) >= tile * (1 if tail else 2)
+    assert not any("zmmword ptr [rsp" in line for line in dots)
+
+
+def test_code_is_compiled_once_and_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    first = build.Kernel(widen_int64.python, 2)
+    assert first.address() == first.address()
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.setattr(build, "optimised", None)
+    assert build.Kernel(widen_int64.python, 2).address(), "loaded: there is nothing to compile it with"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(TypeError):  # a damaged file is compiled again
+        build.Kernel(widen_int64.python, 2).address()
 
 
 def test_float_bits_are_signed_words() -> None:
@@ -262,48 +300,3 @@ def test_source_digest_changes_when_any_kernel_source_does(monkeypatch, tmp_path
     first = build.source_digest.__wrapped__()
     (tmp_path / "runtime" / "kernels" / "a.py").write_text("x = 2")
     assert build.source_digest.__wrapped__() != first
-
-
-# -- vector code ------------------------------------------------------------------------------------------------------
-def round_vectors(native: bool):
-    """fp32 → fp16 → fp32 on whole vectors, by the path given."""
-
-    @intrinsic
-    def step(typing, source, out):
-        def generate(context, b, signature, args):
-            rows.store(b, rows.rounded(b, rows.load(b, args[0]), native), args[1])
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64), generate
-
-    @njit
-    def run(source, out, count):
-        for i in range(count):
-            step(source + 64 * i, out + 64 * i)
-
-    return run
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_vectors_round_to_half_as_numpy_does(path: str) -> None:
-    x = np.ascontiguousarray(rounding_cases()[: 1 << 20])
-    found = np.zeros_like(x)
-    round_vectors(path == "native")(x.ctypes.data, found.ctypes.data, len(x) // rows.LANES)
-    with np.errstate(all="ignore"):
-        assert same_bits(found, x.astype(np.float16).astype(np.float32))
-
-
-def test_bytes_are_stored_as_numerics_converts_them() -> None:
-    edges = np.array(
-        [0.5, 1.5, -0.5, 126.5, 127.5, -128.5, 3e9, -3e9, np.inf, -np.inf, np.nan, -0.0, 1e-45], np.float32
-    )
-    x = np.resize(np.concatenate([edges, np.random.default_rng(2).normal(size=300) * 90]).astype(np.float32), 320)
-    found = np.zeros(len(x), np.int8)
-
-    @njit
-    def run(source, out, panels):
-        for i in range(panels):
-            rows.store_bytes(out + 32 * i, source + 128 * i, np.float32(0.5))
-
-    run(x.ctypes.data, found.ctypes.data, len(x) // 32)
-    assert (found == numerics.float_to_int(x, 1, np.int8)).all()

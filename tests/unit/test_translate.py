@@ -10,11 +10,10 @@ import pytest
 from compiler.errors import CompilerError
 from runtime import Session
 from runtime.dataflow import NOBODY, SEVERAL, analyse, levels
-from runtime.forms import common_form
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import offset_table
-from runtime.operations import Access, Geometry, Operation, Placed, Rows, Vector, float_bits
-from runtime.packing import Packer
+from runtime.operations import Access, Geometry, Operation, Placed, Rows, Vector
+from runtime.packing import Packer, _tile
 from runtime.translate import Options
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, IORecord
@@ -206,7 +205,7 @@ def test_cores_that_do_not_meet_share_a_phase() -> None:
     assert statistics["phases"] < statistics["after fuse"] / 2
 
 
-# -- geometry, forms, tables, packing ---------------------------------------------------------------------------------
+# -- geometry, tables, packing ----------------------------------------------------------------------------------------
 def vector(rows: int, count: int, mode: int = L.CONST, period: int = 0, pitch: int | None = None) -> Vector:
     dense = count * 4 if pitch is None else pitch
     operand = Rows(0, dense, L.TYPE_F32)
@@ -227,37 +226,9 @@ def test_row_operands_need_their_own_rows() -> None:
     assert vector(4, 6, L.ROW).step(Geometry(1, 1, 24)) is None
 
 
-def conv_with(*steps: tuple[int, int, float, bool]) -> Operation:
-    """An fp16 convolution with steps (kind, mode, constant, rounded) after its rounding."""
-    made = [0] * L.STEP_WORDS
-    made[L.KIND], made[L.ROUND] = L.NOTHING, 1
-    rows = [made]
-    for kind, mode, constant, rounded in steps:
-        row = [0] * L.STEP_WORDS
-        row[L.KIND], row[L.MODE], row[L.CONSTANT], row[L.ROUND] = kind, mode, float_bits(constant), rounded
-        row[L.PERIOD], row[L.OPERAND_TYPE] = 8, L.TYPE_F16
-        rows.append(row)
-    return Operation(
-        kernel="conv", words={L.ROUNDING: 0}, reads=[], writes=[], work=1.0, geometry=Geometry(1, 1, 8),
-        target=Placed(0, 0, 0, L.TYPE_I8), steps=rows,
-    )  # fmt: skip
-
-
-SCALE, BIAS, RESIDUAL = (2, L.CYCLE, 0.0, True), (0, L.CYCLE, 0.0, True), (0, L.FULL, 0.0, True)
-RELU, SIX, POST = (L.UNARY_BASE, 0, 0.0, True), (4, L.CONST, 6.0, True), (2, L.CONST, 0.5, True)
-
-
-def test_the_usual_epilogues_have_the_common_form() -> None:
-    for steps in ([SCALE], [SCALE, BIAS], [SCALE, BIAS, RELU, POST], [SCALE, BIAS, RESIDUAL, RELU, SIX, POST], [POST]):
-        assert common_form(conv_with(*steps)) is not None, steps
-
-
-def test_other_orders_and_bounds_do_not_have_the_common_form() -> None:
-    below = (3, L.CONST, -0.0, True)
-    above = (4, L.CONST, 0.0, True)
-    for steps in ([BIAS, SCALE], [POST, RELU], [SCALE, SCALE], [below], [above], [SIX, (3, L.CONST, 7.0, True)]):
-        assert common_form(conv_with(*steps)) is None, steps
-    assert common_form(conv_with((2, L.CYCLE, 0.0, False), BIAS)) is None, "a step that does not round"
+def test_tiles_waste_as_few_pixels_as_they_can() -> None:
+    for pixels, columns, expected in ((49, 64, 7), (16, 64, 8), (8, 160, 8), (1, 1000, 1), (28, 16, 14), (3, 32, 4)):
+        assert _tile(Geometry(1, pixels, columns)) == expected, (pixels, columns)
 
 
 def test_offsets_follow_runs_of_rows_or_of_taps() -> None:
