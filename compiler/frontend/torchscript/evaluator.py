@@ -23,7 +23,8 @@ from compiler.frontend.torchscript.pickled import Object
 from compiler.frontend.torchscript.source import Class, Function, Source
 from compiler.frontend.torchscript.tensors import Tensor
 
-MOST_STEPS = 2_000_000
+MOST_STEPS = 400_000
+MOST_FAULTS = 200
 DEEPEST_CALLS = 60
 
 
@@ -151,9 +152,11 @@ class Evaluator:
         return Returned(BLOCKED) if isinstance(node, ast.Return) else None
 
     def report(self, node: ast.AST, frame: Frame, code: str, message: str, help: str) -> None:
-        """Keep a fault and go on."""
+        """Keep a fault and go on, unless there are too many."""
         where = f"{self.file}: {frame.function.place(node)}" + (f" in {frame.path!r}" if frame.path else "")
         self.operators.faults.append(Diagnostic(code=code, where=where, message=message, help=help))
+        if len(self.operators.faults) >= MOST_FAULTS:
+            raise self.fault(frame.function, node, f"has more than {MOST_FAULTS} faults; the rest is not looked at")
 
     def assign(self, node: ast.Assign, frame: Frame) -> None:
         target = node.targets[0]

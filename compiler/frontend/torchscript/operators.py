@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.errors import CompilerError, Diagnostic
+from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.aten import dtypes
 from compiler.frontend.aten.registry import convert, find_converter
 from compiler.frontend.builder import Builder
@@ -26,11 +26,11 @@ from compiler.ir.types import DType
 from compiler.ops import math as math_ops
 from compiler.ops import tensor as tensor_ops
 
-MOST_NODES = 100_000
+MOST_NODES = 50_000
 LARGEST_CONSTANT = 1 << 28
 """Bytes a tensor that is computed at import may take."""
 
-MOST_COMPUTED = 1 << 31
+MOST_COMPUTED = 1 << 29
 """Bytes all tensors that are computed at import may take."""
 
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
@@ -98,7 +98,8 @@ class Operators:
         record = NodeRecord(self.builder.fresh_name(node), name, "", 0, ())
         self.records.append(record)
         if len(self.records) > MOST_NODES:
-            raise Malformed(f"computes more than {MOST_NODES} nodes")
+            message = f"the network computes more than {MOST_NODES} nodes"
+            raise error("E212", message, where=self.file, help="loops are unrolled: their trip counts must be small")
         if _holds_blocked([*args, *kwargs.values()]):
             known = find_converter(name) is not None
             record.status = "blocked" if known else "unsupported"

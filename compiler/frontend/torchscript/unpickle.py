@@ -51,7 +51,7 @@ class _Reader:
             code = self.take(1)
             if code == b".":
                 if len(self.stack) != 1:
-                    raise Refused("ends with more than one value")
+                    raise Refused(f"ends with {len(self.stack)} values, not one")
                 return self.pop()
             action = ACTIONS.get(code)
             if action is None:
