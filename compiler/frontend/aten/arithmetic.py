@@ -201,8 +201,11 @@ REAL: dict[str, tuple[type[Op], Callable[[float], Any]]] = {
 
 
 @aten(*(f"aten::{name}" for name in REAL))
-def real_function(c: Call, self: Any) -> Any:
+def real_function(c: Call, self: Any, base: Any = None) -> Any:
+    """Of numbers, a logarithm may have a base."""
     op_class, plain = REAL[c.base]
+    if base is not None:
+        return pymath.log(self, base)
     return c.emit(op_class, c.real(self)) if isinstance(self, Value) else plain(self)
 
 

@@ -321,8 +321,11 @@ def repeat(c: Call, self: Any, repeats: Any) -> Any:
 
 
 @aten("aten::repeat_interleave", **KEEP)
-def repeat_interleave(c: Call, self: Any, repeats: Any, dim: Any = None, output_size: Any = None) -> Any:
-    """Each element several times in place: a gather by known places."""
+def repeat_interleave(c: Call, self: Any, repeats: Any = None, dim: Any = None, output_size: Any = None) -> Any:
+    """Each element several times in place: a gather by known places. Repeats alone give the places."""
+    if repeats is None:
+        counts = c.known(self, "the repeats")
+        return c.constant(np.repeat(np.arange(counts.size), counts))
     x = c.tensor(self)
     if dim is None:
         x, dim = ravel(c, x), 0

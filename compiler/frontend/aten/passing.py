@@ -49,7 +49,8 @@ def rrelu_with_noise(c: Call, self: Any, noise: Any, lower: Any = 1 / 8, upper: 
 
 
 @aten("aten::rrelu")
-def rrelu(c: Call, self: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, training: Any = False) -> Any:
+def rrelu(c: Call, self: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, training: Any = False,
+          generator: Any = None) -> Any:  # fmt: skip
     from compiler.frontend.aten.activations import leaky_relu
 
     _refuse_training(training)
@@ -58,7 +59,7 @@ def rrelu(c: Call, self: Any, lower: Any = 1 / 8, upper: Any = 1 / 3, training: 
 
 NOTHING = ("_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range",
            "sym_constrain_range_for_size", "_functional_sym_constrain_range", "warn", "manual_seed", "_check",
-           "_functional_assert_async", "_functional_assert_scalar")  # fmt: skip
+           "_functional_assert_async", "_linalg_check_errors", "_print", "_functional_assert_scalar")  # fmt: skip
 
 
 @aten(*(f"aten::{name}" for name in NOTHING), quantised="keep")

@@ -98,8 +98,16 @@ def dequantised(c: Call, x: Any) -> Any:
     return x
 
 
+BOUNDED = {"sigmoid": (1 / 256, {DType.U8: 0, DType.I8: -128}), "hardsigmoid": (1 / 256, {DType.U8: 0, DType.I8: -128}),
+           "tanh": (2 / 256, {DType.U8: 128, DType.I8: 0})}  # fmt: skip
+"""Functions whose results torch gives a scale and zero points of their own."""
+
+
 def requantised(c: Call, x: Any, like: Value) -> Any:
-    """x with every tensor of reals in it quantised as `like` is."""
+    """x with every tensor of reals in it quantised as `like` is, or as torch does the function's results."""
+    if c.base in BOUNDED and isinstance(x, Value) and like.type.dtype in BOUNDED[c.base][1]:
+        step, zeros = BOUNDED[c.base]
+        return output(c, x, step, zeros[like.type.dtype], like.type.dtype)
     if isinstance(x, list | tuple):
         return type(x)(requantised(c, item, like) for item in x)
     if not isinstance(x, Value) or not x.type.dtype.is_float or like.type.quant is None:

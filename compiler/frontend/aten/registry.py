@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.errors import did_you_mean
 from compiler.frontend.aten.call import Call, tensors_in
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
@@ -34,6 +33,7 @@ Converter = Callable[..., Any]
 IGNORED = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "generator", "requires_grad")
 """Arguments that say where and how tensors lie in memory; a row need not name them."""
 
+REPLACE = "write it with operators that docs/supported-aten-operators.md lists, or compute it in the host program"
 OPEN = "take a fixed number of elements (topk), or do this part in the host program"
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 
@@ -95,7 +95,7 @@ def convert(
     """What a call of operator `name` gives. Raises Unsupported or Malformed (and CompilerError for a faulty op)."""
     row = find_converter(name, overload)
     if row is None:
-        raise Unsupported("has no converter", did_you_mean(name, ATEN))
+        raise Unsupported("has no converter", REPLACE)
     call = Call(name, builder, overload)
     given = {k: v for k, v in (kwargs or {}).items() if k not in IGNORED or k in row.parameters}
     if "out" not in row.parameters:

@@ -9,7 +9,8 @@ from compiler.ir.types import DType, QuantType, position_and_scale
 
 
 def tensor_quant(storage: DType, step: float, zero_point: int) -> QuantType:
-    """The type of integers with one step (kept to its last bit) and zero point."""
+    """The type of integers with one step (as f32, in which scales are stored) and zero point."""
+    step = float(np.float32(step))
     position, scale = position_and_scale(step * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
     return QuantType(storage, position, scale, zero_point=zero_point, step=step)
 

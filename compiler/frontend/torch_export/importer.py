@@ -19,7 +19,7 @@ from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import DeclaredInput, resolve_inputs
 from compiler.frontend.records import NodeRecord, Unsupported, diagnostics_of
 from compiler.frontend.torch_export.archive import REMEDY, Archive, Reader, open_archive
-from compiler.frontend.torch_export.nodes import ABSENT, BLOCKED, Nodes
+from compiler.frontend.torch_export.nodes import ABSENT, BLOCKED, TOKEN, Nodes
 from compiler.frontend.torch_export.schema import (
     CODES,
     Broken,
@@ -162,6 +162,8 @@ class Importer:
             elif kind == "custom_obj":
                 self.nodes.values[text(spec, "arg", "name")] = BLOCKED
                 self._fault(f"input {text(spec, 'arg', 'name')!r} is an object", "export a network of tensors only")
+            elif kind == "token":
+                self.nodes.values[text(spec, "arg", "name")] = TOKEN
             elif kind == "constant_input":
                 self.nodes.values[text(spec, "name")] = union(record(spec, "value"))[1]
 

@@ -36,6 +36,9 @@ BLOCKED: Any = type("Blocked", (), {"__repr__": lambda _: "<blocked>"})()
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "<absent>"})()
 """Stands for a result that a converter does not give, such as the indices of a pooling."""
 
+TOKEN = 0
+"""Stands for the order of calls with effects."""
+
 SELF = frozenset("aten::" + n for n in ("to", "detach", "alias", "dropout", "type_as", "lift_fresh"))
 """Operators that give their tensor itself where they have nothing to do."""
 
@@ -282,6 +285,8 @@ class Nodes:
                 raise Unsupported("decides by the network's data what to compute", "choose with torch.where")
             condition = self.value(args[0]).data if isinstance(args[0], Tensor) else args[0]  # type: ignore[attr-defined]
             return self._inlined(args[1] if bool(np.asarray(condition).reshape(-1)[0]) else args[2], args[3])
+        if kind == "with_effects":
+            return self._in_order(args)
         places = [i for i, a in enumerate(args) if isinstance(a, Subgraph)]
         if kind not in WRAPPERS or len(places) != 1:
             raise Unsupported("has no converter", "write the network without torch's control flow operators")
@@ -289,6 +294,16 @@ class Nodes:
         if kind == "invoke_subgraph" and rest and isinstance(rest[0], str):
             rest = rest[1:]
         return self._inlined(args[places[0]], rest)
+
+    def _in_order(self, args: Sequence[Any]) -> list[Any]:
+        """A call that torch keeps in order with others by a token that goes in and comes out; nothing is reordered here
+        that could matter.
+        """
+        if len(args) < 2 or not isinstance(args[1], str):
+            raise Malformed("does not name an operator")
+        name, overload = operator_of(args[1])
+        answer = convert(name, overload, self.builder, [self._plain(a) for a in args[2:]], {})
+        return [TOKEN, *(self._wrapped(answer) if isinstance(answer, list | tuple) else [self._wrapped(answer)])]
 
     def _inlined(self, subgraph: Any, operands: Any) -> Any:
         if not isinstance(subgraph, Subgraph) or not isinstance(operands, list | tuple):
@@ -310,7 +325,7 @@ class Nodes:
         return found
 
 
-SUBGRAPHS = frozenset(f"higher_order::{n}" for n in (*WRAPPERS, "cond"))
+SUBGRAPHS = frozenset(f"higher_order::{n}" for n in (*WRAPPERS, "cond", "with_effects"))
 KEYWORDS = frozenset(("dtype", "layout", "device", "pin_memory", "memory_format", "alpha", "beta", "rounding_mode",
                       "approximate", "scale", "generator", "non_blocking", "correction", "enable_gqa", "value",
                       "include_self", "reduce", "right", "out_int32", "stable", "implicit"))  # fmt: skip
