@@ -79,11 +79,20 @@ class WeightType:
     rounding: str
 
 
-def convert_constant(weights: Constant, kind: WeightType, in_place: bool) -> Constant:
+Memo = dict[tuple[str, WeightType], Integers]
+"""Integers of weights by their hash, for those who quantise a network more than once."""
+
+
+def convert_constant(weights: Constant, kind: WeightType, in_place: bool, memo: Memo | None = None) -> Constant:
     """The integer twin of a constant, in its place or beside it; per-channel scales go to `<name>.q`."""
     module = weights.module
     storage, axis = kind.storage, kind.axis
-    integers = quantize_array(weights.data, storage, axis, kind.rounding, kind.outputs)
+    key = (weights.hash, kind)
+    integers = memo.get(key) if memo is not None else None
+    if integers is None:
+        integers = quantize_array(weights.data, storage, axis, kind.rounding, kind.outputs)
+    if memo is not None:
+        memo[key] = integers
     if axis is None:
         quant = QuantType(storage, integers.position, float(integers.scales[0]))
     else:

@@ -17,9 +17,8 @@ from compiler.ir.types import DType
 from compiler.ops.quant import Dequantize
 from compiler.pass_context import Pass, PassContext
 from passes.layers import matching, names_of, unmatched
-from passes.quantization.calibrate import F16_MAX, HEADROOM
 from passes.quantization.hoist import Conversions, hoist
-from passes.quantization.integers import WeightType, check_weights, convert_constant
+from passes.quantization.integers import Memo, WeightType, check_weights, convert_constant
 from passes.quantization.layers import (
     PAIRS,
     computed_inputs,
@@ -31,7 +30,7 @@ from passes.quantization.layers import (
     shortcuts,
     values_of,
 )
-from passes.quantization.scheme import Scheme
+from passes.quantization.scheme import F16_MAX, HEADROOM, Scheme
 
 NO_SCHEME = "needs to know the ranges of activations, and there is neither a scheme nor calibration data"
 NO_SCHEME_HELP = """give calibration images with --calibrate DIR, a scheme file with --scheme q.toml,
@@ -63,6 +62,8 @@ class Quantize(Pass):
     i16: tuple[str, ...] = ()
     given: Scheme | None = field(default=None, metadata={"text": False})
     """A scheme in memory; wins over `scheme` and over the compilation's option of that name."""
+    memo: Memo | None = field(default=None, metadata={"text": False})
+    """Weights quantised before, where one network is quantised several times."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
         scheme = self._find_scheme(ctx)
@@ -177,7 +178,7 @@ class Quantize(Pass):
             if isinstance(value, Constant):
                 key = (value, self._weight_type(layer.op, index, storage, scheme))
                 if key not in done:
-                    done[key] = _convert_weights(module, *key, taken)
+                    done[key] = _convert_weights(module, *key, taken, self.memo)
                 layer.op.set_operand(index, done[key])
             elif value is not None:
                 quant = scheme.tensors[value.name].quant(storage)
@@ -210,11 +211,13 @@ def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:
     return Diagnostic(code="E524", op="quantize", message=message, help=did_you_mean(word, known))
 
 
-def _convert_weights(module: Module, weights: Constant, kind: WeightType, taken: set[Op]) -> Constant:
+def _convert_weights(
+    module: Module, weights: Constant, kind: WeightType, taken: set[Op], memo: Memo | None
+) -> Constant:
     """The integer twin of a constant, in its place where all of its users are being quantised."""
     check_weights(weights)
     replaceable = module.constants.get(weights.name) is weights and all(op in taken for op in weights.users)
-    return convert_constant(weights, kind, replaceable)
+    return convert_constant(weights, kind, replaceable, memo)
 
 
 def _name_float_types(main: Function, scheme: Scheme) -> None:

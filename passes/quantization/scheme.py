@@ -30,7 +30,11 @@ WEIGHT_ROUNDINGS = ("balanced", "nearest")
 _TENSOR_TYPES = {"i8": DType.I8, "i16": DType.I16, "f16": DType.F16, "f32": DType.F32}
 _TENSOR_KEYS = ("type", "position", "scale", "absmax", "method")
 _CHOICE_KEYS = ("bits", "weights", "weight_rounding", "residuals")
-_TOP_KEYS = ("version", "method", *_CHOICE_KEYS, "pipeline", "module", "layers", "tensors")
+_TOP_KEYS = ("version", "method", *_CHOICE_KEYS, "pipeline", "module", "notes", "layers", "tensors")
+
+F16_MAX = 65504.0
+HEADROOM = 4.0
+"""How far a float value may grow beyond what calibration saw before fp16 overflows."""
 _EDITED_TOO_WIDE = 8.0
 
 
@@ -79,6 +83,8 @@ class Scheme:
     pipeline: str = ""
     module: str = ""
     """Hash of the module it was made for (`module_hash`), or empty."""
+    notes: tuple[str, ...] = ()
+    """Why the scheme is as it is, for people."""
 
     def layer_type(self, names: Iterable[str]) -> str | None:
         """The override for a layer known by `names`; an exact name wins over patterns, a later pattern over earlier."""
@@ -135,6 +141,10 @@ def _lines(scheme: Scheme) -> Iterator[str]:
     yield f"residuals = {_text(scheme.residuals)}"
     yield f"pipeline = {_text(scheme.pipeline)}"
     yield f"module = {_text(scheme.module)}"
+    if scheme.notes:
+        yield "notes = ["
+        yield from (f"  {_text(note)}," for note in scheme.notes)
+        yield "]"
     yield ""
     yield "[layers]"
     for pattern, kind in scheme.layers.items():
@@ -188,6 +198,7 @@ class _Reader:
             "residuals": self.choice(table, "residuals", RESIDUALS, "float"),
             "pipeline": self.string(table, "pipeline", ""),
             "module": self.string(table, "module", ""),
+            "notes": self.strings(table, "notes"),
         }
         layers = self.table(table, "layers")
         for pattern in layers:
@@ -255,6 +266,13 @@ class _Reader:
             self.fault(f"{key!r} must be a string, not {value!r}")
             return default
         return value
+
+    def strings(self, table: dict[str, Any], key: str) -> tuple[str, ...]:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.fault(f"{key!r} must be a list of strings, not {value!r}")
+            return ()
+        return tuple(value)
 
     def choice(self, table: dict[str, Any], key: str, words: tuple, default: Any, subject: str = "scheme") -> Any:
         value = table.get(key, default)

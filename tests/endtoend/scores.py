@@ -123,7 +123,7 @@ SCORED = [
            lambda s, d: map(s.pre_ultraface, scenes(s, d))),
     Scored("espcn", "espcn_x3_super_resolution.onnx", "psnr", 0.3, luminance,
            shapes={"input": (1, 1, 224, 224)}, quick=2),
-    Scored("tbefn", "tbefn_lowlight_180x320.onnx", "psnr", float("inf"), darkened, quick=2),
+    Scored("tbefn", "tbefn_lowlight_180x320.onnx", "psnr", float("inf"), darkened, whole=40, quick=2),
     Scored("yolox_nano", "yolox_nano.onnx", "mAP", 0.02, lambda s, d: (s.pre_yolox(a)[0] for a in photos(s, d))),
     Scored("deeplab", "deeplab_v3_mnv2_257.onnx", "mIoU", 0.02, lambda s, d: map(s.pre_deeplab, photos(s, d))),
     Scored("silero", "silero_vad_16k_static.onnx", "agree", 0.02, speech, quick=150),
@@ -145,6 +145,8 @@ class Result:
     """Layers of 16-bit integers."""
     calibration: float
     seconds: float
+    notes: tuple[str, ...]
+    """Why the scheme is as it is."""
 
     @property
     def lost(self) -> float:
@@ -162,8 +164,8 @@ class Result:
 
 
 HEADING = (
-    f"{'model':<13}{'figure':<15}{'items':>6}{'float':>9}{'compiled':>9}{'lost':>8}{'bound':>7}{'on chip':>9}{'host':>5}"
-    f"{'i16':>4}{'calib':>7}{'sim':>7}  other figures"
+    f"{'model':<13}{'figure':<15}{'items':>6}{'float':>9}{'compiled':>9}{'lost':>8}{'bound':>7}{'on chip':>9}"
+    f"{'host':>5}{'i16':>4}{'calib':>7}{'sim':>7}  other figures"
 )
 
 
@@ -256,8 +258,9 @@ def measure(
     real = task(float_run(scored, models), str(data), items)
     wide = sum(v in ("i16", "i16xi8") for v in made.scheme.layers.values())
     return Result(
-        scored, real, chip, on_chip(made.module, made.model), len(made.model.host_functions), wide, made.seconds, seconds
-    )
+        scored, real, chip, on_chip(made.module, made.model), len(made.model.host_functions), wide, made.seconds,
+        seconds, made.scheme.notes,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -271,7 +274,8 @@ def main() -> None:
     print(HEADING, flush=True)
     for scored in SCORED:
         if not args.names or scored.name in args.names:
-            print(measure(scored, args.models, args.data, args.limit, args.method), flush=True)
+            result = measure(scored, args.models, args.data, args.limit, args.method)
+            print(result, *(f"    {note}" for note in result.notes), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

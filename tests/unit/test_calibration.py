@@ -10,8 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from compiler.errors import CompilerError
 from compiler.ir.types import DType
-from passes.quantization.calibrate import calibrate
+from passes.quantization.calibrate import KEPT, _Watched, calibrate
 from passes.quantization.observers import BINS, METHODS, HistogramObserver, RangeObserver
+from passes.quantization.scheme import Scheme
+from passes.quantization.widen import has_state, last_layers
 from tests.networks import Network
 
 values = arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False))
@@ -188,3 +190,73 @@ def test_data_that_do_not_fit_are_an_error(batches, message):
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(CompilerError, match="did you mean 'minmax'"):
         calibrate(two_convolutions().module, [], "min-max")
+
+
+# -- what auto decides -------------------------------------------------------------------------------------------------
+def detector() -> Network:
+    """A network whose output hangs on values so rare that percentiles clip them."""
+    net = Network((1, 1, 128, 128))
+    found = net.op("nn.conv2d", net.x, net.module.add_constant("w", np.ones((1, 1, 1, 1), np.float32)), name="found")
+    net.done(net.relu(found, "y"))
+    return net
+
+
+def scenes(count: int = 16) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    images = [random.uniform(-1.0, 1.0, (1, 1, 128, 128)).astype(np.float32) for _ in range(count)]
+    for image in images[::2]:
+        image[0, 0, 5, 7] = 60.0
+    return images
+
+
+def test_auto_does_not_clip_rare_values_that_the_output_is_made_of():
+    net = detector()
+    scheme = calibrate(net.module, scenes())
+    assert scheme.method == "minmax"
+    assert "auto chose minmax" in scheme.notes[0]
+
+
+def test_auto_is_the_same_for_the_same_data():
+    module = detector().module
+    assert calibrate(module, scenes()).to_toml() == calibrate(module, scenes()).to_toml()
+
+
+def test_a_method_that_is_named_is_taken_as_it_is():
+    scheme = calibrate(detector().module, scenes(), "percentile")
+    assert scheme.method == "percentile" and scheme.notes == () and scheme.layers == {}
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 20])
+def test_any_number_of_samples_is_enough_for_auto(count):
+    assert calibrate(detector().module, scenes(count)).tensors
+
+
+def test_samples_to_try_on_are_few_and_spread_evenly():
+    net = detector()
+    watched = _Watched(net.module, {}, KEPT, None)
+    for number in range(64):
+        watched.run([np.full((1, 1, 128, 128), number, np.float32)])
+    assert [int(inputs[0].flat[0]) for inputs, _ in watched.kept] == list(range(0, 64, 8))
+
+
+def test_layers_that_make_an_image_become_wide_where_it_shows():
+    net = Network((1, 4, 80, 80))
+    wide = net.relu(net.conv(net.x, 32, "c1", kernel=3), "r1")
+    net.done(net.conv(net.relu(net.conv(wide, 8, "c2", kernel=3), "r2"), 1, "image"))
+    random = np.random.default_rng(1)
+    scheme = calibrate(net.module, [random.normal(size=(1, 4, 80, 80)).astype(np.float32) for _ in range(4)], "auto")
+    assert set(scheme.layers.items()) <= {("image", "i16")}
+    assert Scheme.parse(scheme.to_toml()) == scheme
+    assert [op.name for op in last_layers(net.main)] == ["image"]
+
+
+def test_a_state_that_comes_back_makes_all_layers_wide():
+    net = Network((1, 16), (1, 16))
+    moved = net.matmul(net.add(*net.inputs, "sum"), 16, "moved")
+    net.done(net.op("math.tanh", moved, name="next"), net.matmul(moved, 4, "y"))
+    assert has_state(net.main)
+    random = np.random.default_rng(1)
+    samples = [[random.normal(size=(1, 16)).astype(np.float32) for _ in range(2)] for _ in range(8)]
+    scheme = calibrate(net.module, samples)
+    assert set(scheme.layers) == {"moved", "y"}
+    assert "state of the next step" in scheme.notes[-1]
