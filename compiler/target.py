@@ -65,8 +65,9 @@ class Target(Protocol):
         its modelled cycles; None if no way fits. The first of equals, so that the choice is deterministic."""
         ...
 
-    def staged_filters(self, kernel: Any) -> list[int]:
-        """Bytes of each operand of a kernel that can be brought to the shared memory in advance."""
+    def staged_parameters(self, kernel: Any) -> list[int]:
+        """Bytes of each constant that a kernel loads as a whole and that can be brought to the shared memory in
+        advance; 0 for those that cannot."""
         ...
 
     def emit(self, module: Module) -> Any:

@@ -30,8 +30,12 @@ class ChainKernels(Pass):
     gain: float = 0.0
     """Join only where at least this share of the cycles is saved."""
 
+    kept: float = 0.25
+    """Tensors of up to this share of the memory that the cores share are expected to stay there."""
+
     def run(self, module: Module, ctx: PassContext) -> None:
-        constraints = {"cores": module.attributes.get("cores", ctx.target.cores), "buffers": 2}
+        cores = module.attributes.get("cores", ctx.target.cores)
+        constraints = {"cores": cores, "buffers": 2, "assumed": int(ctx.target.shared_bytes * self.kept)}
         for function in module.functions.values():
             if is_subnet(function):
                 for op in list(function.body):

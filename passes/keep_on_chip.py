@@ -1,8 +1,8 @@
 """Values between kernels that stay in the memory the cores share: the pass `keep-on-chip`.
 
 A tensor that the next kernels read need not travel to off-chip memory and back, where all of it fits the shared memory
-for as long as it is needed. The same memory holds the filters of a kernel from the time the kernel before it begins,
-so that they are loaded once for all cores and in advance. Both ask for bytes during some steps; those that save the
+for as long as it is needed. The same memory holds the filters, scales and biases of a kernel from the time the kernel before
+it begins, so that they are loaded once for all cores and in advance. Both ask for bytes during some steps; those that save the
 most traffic for the bytes they hold come first, each at the lowest offset that is free. What finds no room goes the
 long way.
 
@@ -40,6 +40,10 @@ class Request:
     offset: int = -1
 
     @property
+    def name(self) -> str:
+        return self.root.name if self.root is not None else f"filters of {self.kernel.name if self.kernel else ''}"
+
+    @property
     def worth(self) -> float:
         """Traffic saved per byte and step."""
         return self.saved / (self.size * (self.last - self.first + 1))
@@ -47,15 +51,15 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class KeepOnChip(Pass):
-    """Give kernel results and filters places in the memory the cores share, where that saves traffic."""
+    """Give kernel results and parameters places in the memory the cores share, where that saves traffic."""
 
     name = "keep-on-chip"
     requires_target = True
     follows = "fuse-layers"
     values: bool = True
     """Keep results of kernels."""
-    filters: bool = True
-    """Load filters one kernel ahead."""
+    parameters: bool = True
+    """Load filters, scales and biases one kernel ahead."""
 
     reorder: bool = True
     """Whether kernels may change places where fewer bytes are then alive at once."""
@@ -71,18 +75,18 @@ class KeepOnChip(Pass):
             order_kernels(function, ctx)
         kernels = [op for op in function.body if isinstance(op, Kernel)]
         requests = results_of(function, kernels, ctx.target) if self.values else []
-        if self.filters:
-            requests += filters_of(kernels, cores, ctx.target)
+        if self.parameters:
+            requests += parameters_of(kernels, cores, ctx.target)
         place(requests, ctx.target.shared_bytes)
-        kept = [r for r in requests if r.offset >= 0]
+        kept = [r for r in requests if r.offset >= 0 and ctx.may_rewrite(f"keep {r.name}")]
         for request in kept:
             _note_place(request)
         residents = {value for request in kept for value in request.members}
         staged = {(r.kernel, r.index): r.offset for r in kept if r.kernel}
         for kernel in kernels:
-            filters = [staged.get((kernel, i), -1) for i in range(len(ctx.target.staged_filters(kernel)))]
-            _note_residents(kernel, residents, filters)
-        for what, chosen in (("values", [r for r in kept if r.root]), ("filters", [r for r in kept if r.kernel])):
+            places = [staged.get((kernel, i), -1) for i in range(len(ctx.target.staged_parameters(kernel)))]
+            _note_residents(kernel, residents, places)
+        for what, chosen in (("values", [r for r in kept if r.root]), ("parameters", [r for r in kept if r.kernel])):
             ctx.statistics.count(f"{what} kept on chip", len(chosen))
             ctx.statistics.count(f"off-chip bytes saved by keeping {what}", sum(r.saved for r in chosen))
 
@@ -120,12 +124,14 @@ def results_of(function: Function, kernels: Sequence[Kernel], target: Any) -> li
     return [r for r in found.values() if r.root not in outside and r.saved]
 
 
-def filters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Request]:
-    """A request per filter operand: from the kernel before, during which they are loaded, to the one that uses them."""
+def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Request]:
+    """A request per parameter: from the kernel before, during which it is loaded, to the one that uses it."""
     requests = []
     for number, kernel in enumerate(kernels):
-        for index, size in enumerate(target.staged_filters(kernel)):
+        for index, size in enumerate(target.staged_parameters(kernel)):
             saved = size * max(cores - 1, 1)
+            if not size:
+                continue
             requests.append(
                 Request(_aligned(size, target), max(number - 1, 0), number, saved, kernel=kernel, index=index)
             )
@@ -176,12 +182,12 @@ def _note_place(request: Request) -> None:
             op.set_attribute("placement", place)
 
 
-def _note_residents(kernel: Kernel, kept: Collection[Value], filters: list[int]) -> None:
-    """Note which of a kernel's operands, results and filters are in the shared memory: what it costs depends on it."""
+def _note_residents(kernel: Kernel, kept: Collection[Value], places: list[int]) -> None:
+    """Note which of a kernel's operands, results and parameters are in the shared memory: what it costs depends on it."""
     found = {
         "inputs": [i for i, value in enumerate(kernel.inputs) if value in kept],
         "results": [i for i, value in enumerate(kernel.results) if value in kept],
-        "filters": filters,
+        "parameters": places,
     }
     if any(found.values()):
         kernel.set_attribute("on_chip", found)

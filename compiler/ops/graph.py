@@ -53,7 +53,7 @@ class Kernel(Op):
     Operands become the region's arguments in order; constants are referred to directly inside. `schedule` is written by
     the pass `schedule` (split over cores, tile, buffering, on-chip buffers); `placement` by `plan-memory` (address of
     each result); `on_chip` by `keep-on-chip` (numbers of the operands and results that lie in the shared memory, and
-    where filters are put there in advance, -1 for those that are not).
+    where filters, scales and biases are put there in advance, -1 for those that are not).
     """
 
     arguments = operand(variadic=True)

@@ -16,19 +16,22 @@ from compiler.ir.core import Constant, Function, Module, Op, Value
 from compiler.ir.verifier import is_subnet
 from compiler.ops.graph import Kernel
 from targets.mlu220 import isa
-from targets.mlu220.boxes import View, dense_strides
+from targets.mlu220.boxes import View, cut, dense_strides
 from targets.mlu220.container import DebugEntry, DeviceFunction, HostFunction, IORecord, OfflineModel
 from targets.mlu220.emit_kernel import CoreEmitter, Outside
 from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
-from targets.mlu220.scheduling import filters_bytes
+from targets.mlu220.scheduling import staged_bytes
 from targets.mlu220.stream import Stream
 from targets.mlu220.tiling import KernelSchedule, KernelShape, Parameter, granule
 from targets.mlu220.wiring import Wiring, host_function, plain_data
 
 CONSTANT_ALIGNMENT = 64
+
+STAGED_RUN = 32 << 10
+"""Bytes the memory core moves at once, so that the cores need not wait long for the DDR channel."""
 
 
 class ConstantPool:
@@ -170,33 +173,35 @@ class FunctionEmitter:
         shape = KernelShape(kernel)
         schedule = KernelSchedule.of(kernel)
         tags = {op: self._tag(op) for op in shape.ops}
-        staged = self._stage_filters(shape, tags)
+        staged = self._stage_parameters(shape, tags)
         for stream in (*self.streams, self.memory):
             stream.tag = -1
             stream.barrier(self.mask)
-        outside = Outside(view=self._viewer(kernel, shape), filters=lambda p: staged[p], tags=tags)
+        outside = Outside(view=self._viewer(kernel, shape), place=lambda p: staged[p], tags=tags)
         for stream, part in zip(
             self.streams, schedule.parts(shape.shape, granule(shape, schedule.split)), strict=False
         ):
             CoreEmitter(stream, shape, schedule, outside).run(part)
 
-    def _stage_filters(
-        self, shape: KernelShape, tags: dict[Any, int]
-    ) -> dict[Parameter, tuple[int, int]]:
-        """Where each parameter's filters are read from; the memory core brings them to SRAM one kernel ahead."""
+    def _stage_parameters(self, shape: KernelShape, tags: dict[Any, int]) -> dict[Parameter, tuple[int, int]]:
+        """Where each constant parameter is read from; the memory core brings them to SRAM one kernel ahead."""
         staged: dict[Parameter, tuple[int, int]] = {}
         for parameter in shape.parameters:
-            if parameter.kind != FILTERS:
+            if not isinstance(parameter.value, Constant):
                 continue
-            assert isinstance(parameter.op, Conv2d)
-            place = self.pool.filters(parameter.op)
-            staged[parameter] = (isa.CONSTANTS, place)
+            if parameter.kind == FILTERS:
+                assert isinstance(parameter.op, Conv2d)
+                source = self.pool.filters(parameter.op)
+            else:
+                source = self.pool.array(parameter.value)
+            staged[parameter] = (isa.CONSTANTS, source)
             if parameter in shape.staging:
-                place_in_sram = isa.SRAM, shape.staging[parameter]
+                offset = shape.staging[parameter]
                 self.memory.tag = tags[parameter.op]
-                copy = isa.Copy(dst=place_in_sram, src=(isa.CONSTANTS, place), run=filters_bytes(parameter))
-                self.memory.add(copy, [], [])
-                staged[parameter] = place_in_sram
+                for low, high in cut((0, staged_bytes(parameter)), STAGED_RUN):
+                    copy = isa.Copy(dst=(isa.SRAM, offset + low), src=(isa.CONSTANTS, source + low), run=high - low)
+                    self.memory.add(copy, [], [])
+                staged[parameter] = (isa.SRAM, offset)
         return staged
 
     def _viewer(self, kernel: Kernel, shape: KernelShape) -> Any:

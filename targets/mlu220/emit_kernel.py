@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from compiler.ir.core import Value
+from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
@@ -52,8 +52,8 @@ class Outside:
     view: Callable[[Value], View]
     """View of a region argument, of a constant read by tiles or channels, or of a kernel result (by its yielded
     value)."""
-    filters: Callable[[Parameter], tuple[int, int]]
-    """(space, offset) of a parameter's packed filters: constants, or SRAM where the memory core put them."""
+    place: Callable[[Parameter], tuple[int, int]]
+    """(space, offset) of a constant parameter, filters packed: constants, or SRAM where the memory core put it."""
     tags: Mapping[MluOp, int]
 
 
@@ -277,8 +277,12 @@ class CoreEmitter:
         shape = box_shape(box)
         dtype = parameter.value.type.dtype
         target = View(isa.NRAM, address, shape, dense_strides(shape, dtype.size), dtype, slot)
-        source = _inside(self.outside.view(parameter.value), whole(parameter.value.type.static_shape), box)
-        for instruction in copy_instructions(target, source):
+        everything = parameter.value.type.static_shape
+        if isinstance(parameter.value, Constant):
+            view = View(*self.outside.place(parameter), everything, dense_strides(everything, dtype.size), dtype)
+        else:
+            view = self.outside.view(parameter.value)
+        for instruction in copy_instructions(target, _inside(view, whole(everything), box)):
             self.sink.add(instruction, [slot], [])
 
     def _split_convolution(self, op: Conv2d, tile: Tile, out: View, x: View | None, channels: Interval) -> None:
@@ -318,7 +322,7 @@ class CoreEmitter:
     ) -> None:
         op = parameter.op
         assert isinstance(op, Conv2d)
-        space, base = self.outside.filters(parameter)
+        space, base = self.outside.place(parameter)
         low, high = box[0]
         if low % CHANNEL_GROUP:
             raise ValueError(f"filters are cut at channel {low}, which is inside a group of {CHANNEL_GROUP}")

@@ -45,7 +45,7 @@ def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -
     code = isa.Type.I16 if dtype is DType.I16 else isa.Type.I8
     room = chip().wram_bytes
     whole = int(isa.filter_bytes(min(co // groups, 64), kh, kw, ci, code, isa.Runs.TAP)) * groups
-    return 1 if whole <= room else -(-2 * whole // room)
+    return 1 if whole <= (room if groups > 1 else room // 2) else -(-2 * whole // room)
 
 
 def _filters_fit(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int) -> str | None:

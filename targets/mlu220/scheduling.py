@@ -20,6 +20,7 @@ from targets.mlu220 import cost, isa
 from targets.mlu220.boxes import Box, View, box_shape, dense_strides, volume
 from targets.mlu220.emit_kernel import COPIES, WRAM_SLOTS, CoreEmitter, Outside, Tile
 from targets.mlu220.hardware import Board
+from targets.mlu220.op_base import FILTERS
 from targets.mlu220.op_matrix import Conv2d
 from targets.mlu220.tiling import (
     CHANNEL_GROUP,
@@ -75,7 +76,7 @@ def structure(kernel: Kernel) -> tuple[Any, ...]:
             number[result] = len(number)
     noted = kernel.on_chip or {}
     kept = tuple(noted.get("inputs", ())), tuple(noted.get("results", ()))
-    staged = tuple(offset >= 0 for offset in noted.get("filters", ()))
+    staged = tuple(offset >= 0 for offset in noted.get("parameters", ()))
     return tuple(map(kind, block.arguments)), tuple(ops), kept, staged
 
 
@@ -87,7 +88,7 @@ SPLIT_NAMES = {"batch": 0, "rows": 1}
 
 def candidates(shape: KernelShape, constraints: dict[str, Any], board: Board) -> Iterator[KernelSchedule]:
     """Schedules of a kernel that fit the memories, in a fixed order."""
-    cores = constraints["cores"]
+    cores, most = constraints["cores"], constraints.get("max_rows")
     for split in _split_axes(shape, cores, constraints.get("split")):
         for buffers in _buffer_choices(constraints.get("buffers")):
             sizes = _channel_choices(shape, split, cores, constraints.get("max_channels"))
@@ -95,14 +96,24 @@ def candidates(shape: KernelShape, constraints: dict[str, Any], board: Board) ->
             for channels in sizes:
                 if fitting == MOST_CHANNEL_CHOICES:
                     break
-                found = _largest_tile(shape, split, cores, buffers, channels, constraints.get("max_rows"), board)
-                if found is None:
-                    continue
-                fitting += 1
-                yield found
-                smaller = _with_more_tiles(shape, found, board)
-                if smaller is not None and not constraints.get("max_rows"):
-                    yield smaller
+                found = [
+                    _largest_tile(shape, split, cores, buffers, channels, most, images, board)
+                    for images in _image_choices(shape, split, most)
+                ]
+                fitting += any(found)
+                for schedule in dict.fromkeys(filter(None, found)):
+                    yield schedule
+                    smaller = _with_more_tiles(shape, schedule, board)
+                    if smaller is not None and not most:
+                        yield smaller
+
+
+def _image_choices(shape: KernelShape, split: int, max_rows: int | None) -> tuple[int, ...]:
+    """How many images of a batch a tile may hold at most: one, or all of a core's, so that filters that are cut into
+    blocks are loaded once."""
+    if len(shape.shape) != 4 or 0 in shape.whole_axes:
+        return (shape.shape[0] if shape.shape else 1,)
+    return (1, shape.shape[0]) if split != 0 and shape.shape[0] > 1 and not max_rows else (1,)
 
 
 def _buffer_choices(asked: int | None) -> tuple[int, ...]:
@@ -144,8 +155,9 @@ def _channel_choices(shape: KernelShape, split: int, cores: int, most: int | Non
 
 
 def _largest_tile(
-    shape: KernelShape, split: int, cores: int, buffers: int, channels: int, max_rows: int | None, board: Board
-) -> KernelSchedule | None:
+    shape: KernelShape, split: int, cores: int, buffers: int, channels: int, max_rows: int | None, images: int,
+    board: Board,
+) -> KernelSchedule | None:  # fmt: skip
     """The candidate with the largest tile that fits: shrink batch first, then rows, then columns."""
     if not shape.shape:
         return allocate(shape, KernelSchedule(-1, cores, (), buffers, "direct"), board)
@@ -153,8 +165,8 @@ def _largest_tile(
     sizes = list(shape.shape[:-1])
     if 0 <= split < len(sizes):
         sizes[split] = math.ceil(sizes[split] / cores)
-    if len(shape.shape) == 4 and not {0} & shape.whole_axes:
-        sizes[0] = 1
+    if sizes:
+        sizes[0] = min(sizes[0], images)
     if max_rows is not None and len(sizes) > 1 and 1 not in shape.whole_axes:
         sizes[1] = min(sizes[1], max_rows)
     for axis in [a for a in range(len(sizes)) if a not in shape.whole_axes]:
@@ -200,10 +212,12 @@ def _with_more_tiles(shape: KernelShape, found: KernelSchedule, board: Board) ->
     return None if smaller is None else replace(smaller, weights=found.weights)
 
 
-def filters_bytes(parameter: Parameter) -> int:
-    """Bytes of all filters of a parameter."""
-    assert isinstance(parameter.op, Conv2d)
-    return parameter.op.filter_bytes(parameter.value.type.static_shape[0])
+def staged_bytes(parameter: Parameter) -> int:
+    """Bytes of all of a constant parameter, filters packed; 0 for one that is computed."""
+    if parameter.kind == FILTERS:
+        assert isinstance(parameter.op, Conv2d)
+        return parameter.op.filter_bytes(parameter.value.type.static_shape[0])
+    return parameter.value.type.bytes if isinstance(parameter.value, Constant) else 0
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------
@@ -274,8 +288,8 @@ def _durations(rows: np.ndarray, board: Board, cores: int) -> list[float]:
 FULL = 4
 """Tiles timed for an estimate beyond those that fill the pipeline."""
 
-BLOCKS_SHOWN = 3
-"""Channel blocks timed for an estimate; the last of them stands for all that follow."""
+BLOCKS_SHOWN = 4
+"""Least channel blocks timed for an estimate; those before the last stand for all that follow."""
 
 
 def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
@@ -298,7 +312,7 @@ def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> floa
     clock = Clock(recorder, _copies(shape, schedule), board, len(parts))
     stages = len(emitter.stages)
     shown = min(per_block, stages + FULL)
-    shown_blocks = min(blocks, BLOCKS_SHOWN)
+    shown_blocks = min(blocks, max(BLOCKS_SHOWN, -(-(stages + FULL) // shown) + 1))
     ends: dict[int, float] = {}
     for work, index, stage in emitter.order(shown * shown_blocks):
         kind = 1 if index % shown else 2 if index else 0
@@ -307,7 +321,8 @@ def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> floa
             ends[index] = max(clock.free)
     # Tiles that end while the first stage still begins others: the pace before the pipeline drains.
     pace = (ends[FULL - 1] - ends[FULL - 3]) / 2 if per_block > shown else 0.0
-    more_blocks = ends[2 * shown - 1] - ends[shown - 1] if blocks > shown_blocks else 0.0
+    full_blocks = [ends[shown * (shown_blocks - back) - 1] for back in (1, 3)] if blocks > shown_blocks else [0.0, 0.0]
+    more_blocks = (full_blocks[0] - full_blocks[1]) / 2
     cycles = max(clock.free) + (blocks - shown_blocks) * more_blocks + blocks * (per_block - shown) * pace
     return board.ddr_latency_cycles + 2 * board.sync_cycles + cycles
 
@@ -346,7 +361,7 @@ def _pretend(shape: KernelShape) -> Outside:
         space = isa.SRAM if value in shape.kept else isa.WORKSPACE
         return View(space, 0, type.static_shape, dense_strides(type.static_shape, type.dtype.size), type.dtype)
 
-    def filters(parameter: Parameter) -> tuple[int, int]:
+    def place(parameter: Parameter) -> tuple[int, int]:
         return (isa.SRAM if parameter in shape.staging else isa.CONSTANTS), 0
 
-    return Outside(view=view, filters=filters, tags={})
+    return Outside(view=view, place=place, tags={})

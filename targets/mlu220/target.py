@@ -21,7 +21,7 @@ from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Movement, Reshape, Slice, StorageCast
 from targets.mlu220.op_vector import Binary, Convert, DepthwiseConv2d, Pool, Reduce, Unary
 from targets.mlu220.rules import reason_against
-from targets.mlu220.scheduling import cheapest, filters_bytes, structure
+from targets.mlu220.scheduling import cheapest, staged_bytes, structure
 from targets.mlu220.tiling import ALIGNMENT, KernelSchedule, KernelShape
 
 PIPELINE = "mlu220"
@@ -92,8 +92,8 @@ class Mlu220:
     def shared_bytes(self) -> int:
         return self.board.sram_usable_bytes
 
-    def staged_filters(self, kernel: Kernel) -> list[int]:
-        return [filters_bytes(p) for p in KernelShape(kernel).parameters if p.kind == FILTERS]
+    def staged_parameters(self, kernel: Kernel) -> list[int]:
+        return [staged_bytes(p) for p in KernelShape(kernel).parameters]
 
     def best_schedule(self, kernel: Kernel, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
         """Kernels of one structure get one schedule, which is searched once."""

@@ -45,8 +45,8 @@ class KernelShape:
     """The demands of a kernel's region."""
 
     def __init__(self, kernel: Kernel, assumed: int | None = None) -> None:
-        """`assumed`: where the pass that keeps values on chip has not run, tensors of up to so many bytes, and filters,
-        count as kept."""
+        """`assumed`: where the pass that keeps values on chip has not run, tensors of up to so many bytes, and
+        parameters of up to twice as many, count as kept."""
         self.kernel = kernel
         self.assumed = assumed
         self.block = kernel.body.block
@@ -92,12 +92,12 @@ class KernelShape:
 
     @cached_property
     def staging(self) -> dict[Parameter, int]:
-        """Where in SRAM the memory core puts filters; those that cores load themselves are left out."""
-        filters = [p for p in self.parameters if p.kind == FILTERS]
+        """Where in SRAM the memory core puts parameters; those that cores load themselves are left out."""
         if self.assumed is not None:
-            return dict.fromkeys(filters, 0)
-        noted = (self.kernel.on_chip or {}).get("filters") or [-1] * len(filters)
-        return {p: offset for p, offset in zip(filters, noted, strict=True) if offset >= 0}
+            size = sum(p.value.type.bytes for p in self.parameters)
+            return dict.fromkeys(self.parameters, 0) if size <= 2 * self.assumed else {}
+        noted = (self.kernel.on_chip or {}).get("parameters") or [-1] * len(self.parameters)
+        return {p: offset for p, offset in zip(self.parameters, noted, strict=True) if offset >= 0}
 
     @cached_property
     def whole_axes(self) -> frozenset[int]:
