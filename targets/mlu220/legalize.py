@@ -17,6 +17,7 @@ from compiler.ir.core import Module, Op
 from compiler.ir.types import DType
 from compiler.ir.verifier import is_subnet
 from compiler.pass_context import Pass, PassContext
+from targets.mlu220.fold_scales import fold_scales
 from targets.mlu220.lowering import FLOAT_NAMES, Lowering
 from targets.mlu220.rules import LEGALIZERS, reason_against
 from targets.mlu220.views import sink_reshapes
@@ -41,6 +42,10 @@ class Legalize(Pass):
         if faults:
             raise CompilerError(faults)
         for function in module.functions.values():
+            if is_subnet(function) and ctx.may_rewrite(f"scales of @{function.name}"):
+                folds, pools = fold_scales(module, function)
+                ctx.statistics.count("factors in front of a conversion folded into what makes the value", folds)
+                ctx.statistics.count("maxima taken before the conversion to integers", pools)
             if is_subnet(function) and ctx.may_rewrite(f"reshapes of @{function.name}"):
                 ctx.statistics.count("ops done in the shape in front of a reshape", sink_reshapes(function))
         module.drop_unused_constants()
