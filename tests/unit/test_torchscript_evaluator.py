@@ -219,7 +219,8 @@ def test_writing_to_an_expanded_tensor_is_refused() -> None:
 # -- inputs ------------------------------------------------------------------------------------------------------------
 def test_shapes_come_from_the_archive_where_tracing_recorded_them() -> None:
     traced = [np.zeros((1, 4), np.float32), (np.zeros(2, np.int64), np.zeros(3, np.float32))]
-    code = forward("a, b, = y\nreturn torch.sum(torch.mul(x, torch.sum(b)))", "x: Tensor,\n    y: Tuple[Tensor, Tensor]")
+    body = "a, b, = y\nreturn torch.sum(torch.mul(x, torch.sum(b)))"
+    code = forward(body, "x: Tensor,\n    y: Tuple[Tensor, Tensor]")
     module = imported(code, traced=traced)
     assert [(a.name, a.type.shape, str(a.type.dtype)) for a in module.main.arguments] == [
         ("x", (1, 4), "f32"), ("y.0", (2,), "i64"), ("y.1", (3,), "f32"),
@@ -229,7 +230,8 @@ def test_shapes_come_from_the_archive_where_tracing_recorded_them() -> None:
 
 
 def test_missing_shapes_and_values_are_asked_for_at_once() -> None:
-    code = forward("return torch.mul(x, sr)", "x: Tensor,\n    sr: int,\n    scale: float,\n    deep: bool,\n    y: List[Tensor]")
+    parameters = ("x: Tensor", "sr: int", "scale: float", "deep: bool", "y: List[Tensor]")
+    code = forward("return torch.mul(x, sr)", ",\n    ".join(parameters))
     with pytest.raises(CompilerError) as caught:
         imported(code)
     text = str(caught.value)
@@ -364,7 +366,11 @@ return torch.add(b, d)
 
 
 def test_a_network_that_refuses_its_inputs_says_so_in_its_own_words() -> None:
-    body = "if torch.ne((torch.size(x))[0], 5):\n  ops.prim.RaiseException(torch.format(\"want 5, got {}\", 2), \"E\")\nreturn x"
+    body = """
+if torch.ne((torch.size(x))[0], 5):
+  ops.prim.RaiseException(torch.format("want 5, got {}", 2), "builtins.ValueError")
+return x
+"""
     text = fault(body, "E213")
     assert "want 5, got 2" in text and "--shape" in text
 
@@ -407,7 +413,8 @@ def test_code_that_is_no_python_is_refused() -> None:
         "y = torch.expand(x, [1000000000000, 2, 3])\nz = torch.zero_(y)\nreturn z",
         "y = (x, x)\nfor i in range(100):\n  y = (y, y)\nreturn y",
         "y = [x]\n_0 = torch.append(y, y)\nreturn torch.cat(y)", "return (self).forward(x)",
-        "y = x\nwhile True:\n  y = torch.relu(y)\nreturn y", "return torch.ones_like(torch.expand(x, [99999999, 2, 3]))",
+        "y = x\nwhile True:\n  y = torch.relu(y)\nreturn y",
+        "return torch.ones_like(torch.expand(x, [99999999, 2, 3]))",
         "return " + "torch.relu(" * 160 + "x" + ")" * 160, "return " + "-" * 5000 + "1", "return " + "(" * 5000,
         "y = [1]\nfor i in range(2000000000):\n  _0 = torch.append(y, i)\nreturn x",
     ],

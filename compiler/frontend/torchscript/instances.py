@@ -53,6 +53,7 @@ class Instances:
         self.source = source
         self.builder = builder
         self._changed: dict[tuple[int, str], tuple[Object, str, list[Any]]] = {}
+        self._seen: dict[tuple[int, str], tuple[Object, str, Any]] = {}
         self._constants = constants
         self._ready: dict[int, Any] = {}
         self._kept: list[Any] = []
@@ -70,6 +71,8 @@ class Instances:
         if name in target.attributes:
             value = self.ready(target.attributes[name], f"{target.path}.{name}".strip("."))
             target.attributes[name] = value
+            if isinstance(value, list | dict) and (id(target), name) not in self._seen:
+                self._seen[id(target), name] = (target, name, value.copy())
             return value
         found = self.source.class_of(target.class_name)
         if found is not None and name in found.constants and not name.startswith("__"):
@@ -91,6 +94,9 @@ class Instances:
                 written = isinstance(value, Tensor) and value.store.version > 0
                 if written and (id(target), name) not in self._changed:
                     yield (target, name), []
+        for key, (target, name, before) in self._seen.items():
+            if key not in self._changed and not _same_items(before, target.attributes[name]):
+                yield (target, name), []
 
     def _restore(self, target: Object, evaluator: Evaluator) -> None:
         """Give an object that was saved by `__getstate__` its state back."""
@@ -163,6 +169,17 @@ class Instances:
         if not 0 <= axis < integers.ndim or steps.shape != (integers.shape[axis],) or points.shape != steps.shape:
             raise Malformed("has a quantised tensor whose scales do not fit its shape")
         return QuantizedTensor(integers, steps, points, axis)
+
+
+def _same_items(before: Any, after: Any) -> bool:
+    """Whether a list or dictionary holds what it held."""
+    if type(before) is not type(after) or len(before) != len(after):
+        return False
+    keys = range(len(before)) if isinstance(before, list) else before.keys()
+    if isinstance(before, dict) and before.keys() != after.keys():
+        return False
+    pairs = [(before[k], after[k]) for k in keys]
+    return all(a is b or (isinstance(a, int | float | str) and a == b) for a, b in pairs)
 
 
 _PYTHON: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": Tensor,

@@ -83,9 +83,18 @@ def add_change(plan: Plan, path: str, before: Any, after: Any, assigned: Sequenc
         if fitting and fitting[0] is before:
             plan.exact.add(path)
         return True
+    if not _is_plain(after):
+        return False
     if not same_value(before, after):
         plan.settled[path] = after
-    return isinstance(after, bool | int | float | str | list | tuple | None)
+    return True
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of an attribute consists of numbers and text only."""
+    if isinstance(value, list | tuple):
+        return len(value) <= LARGEST_LISTED and all(isinstance(v, bool | int | float | str | None) for v in value)
+    return isinstance(value, bool | int | float | str | None)
 
 
 def _fits(array: np.ndarray, type: TensorType) -> bool:
