@@ -1,5 +1,5 @@
-"""What bisection rests on: a pass stopped after any number of its rewrites leaves a module that runs and means the same,
-and a single rewrite gone wrong in the chip's own passes is found."""
+"""What bisection rests on: a pass stopped after any number of its rewrites leaves a module that runs and means the
+same, and a single rewrite gone wrong in the chip's own passes is found."""
 
 from __future__ import annotations
 
