@@ -314,3 +314,9 @@ def test_sequences_of_different_lengths_are_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(CompilerError, match="different lengths"):
         imported(proto, tmp_path)
+
+
+def test_numbers_that_look_like_dimensions_are_not_taken_for_some(tmp_path: Path) -> None:
+    nodes = [node("Concat", ["c", "x"], ["v"], axis=0), node("Slice", ["v", "zero", "one"], ["y"])]
+    proto = model(nodes, {"x": (2,)}, constants={"c": random(1) + 0.5, "zero": ints(0), "one": ints(1)})
+    agree(proto, [random(2)], tmp_path)

@@ -16,9 +16,6 @@ from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from compiler.ops import reduce, selection, tensor
 
-LONGEST_RANGE = 1 << 24
-"""Numbers a known Range may hold."""
-
 
 @converter("Identity")
 def identity(n: Node) -> Value:
@@ -74,14 +71,14 @@ def range_node(n: Node) -> Value:
         return n.emit(selection.Range, *(reshape(n, n.input(i), ()) for i in range(3)))
     start, limit, delta = (n.array(i, what) for i, what in enumerate(("start", "limit", "delta")))
     count = max(int(np.ceil((limit.item() - start.item()) / delta.item())), 0)
-    if count > LONGEST_RANGE:
-        raise Unsupported(f"makes {count} numbers", f"at most {LONGEST_RANGE} are made at import")
+    n.room_for(count, "a range")
     return n.constant((start.reshape(()) + np.arange(count) * delta.reshape(())).astype(start.dtype))
 
 
 @converter("EyeLike")
 def eye_like(n: Node) -> Value:
     rows, columns = n.shape()
+    n.room_for(rows * columns, "a matrix")
     code = n.attribute("dtype")
     dtype = n.input(0).type.dtype if code is None else reader.dtype_of(code)
     if dtype is None:

@@ -5,6 +5,7 @@ are written with two-dimensional ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -122,6 +123,7 @@ def col2im(n: Node) -> Value:
     """Blocks laid out as columns, added where they overlap: a transposed convolution by one-hot weights."""
     x, image, block = n.input(0), n.ints(1, "the image's shape"), n.ints(2, "the block's shape")
     rank = len(image)
+    n.room_for(x.type.static_shape[1] * prod(block))
     window = Window(
         tuple(block), n.attribute("strides", (1,) * rank), n.attribute("dilations", (1,) * rank),
         *(list(p) for p in np.array_split(n.attribute("pads", (0,) * (2 * rank)), 2)),

@@ -19,6 +19,8 @@ from compiler.ir.types import Dimension, DType
 from compiler.ops import selection, tensor
 
 DEEPEST_LOOK = 32
+MOST_ENTRIES = 64
+"""Entries of a vector of dimensions; longer ones are data."""
 
 
 # -- vectors of dimensions ---------------------------------------------------------------------------------------------
@@ -33,12 +35,15 @@ def vector(n: Node, index: int) -> Value:
 
 
 def entries(value: Value, depth: int = 0) -> list[int | None] | None:
-    """The numbers of a vector, None for those that depend on data; None where not even their count is known."""
+    """The integers of a vector, None for those that depend on data; None where not even their count is known, and for
+    what is no vector of dimensions."""
+    if not value.type.dtype.is_integer or value.type.rank > 1 or not value.type.is_static:
+        return None
+    if value.type.elements > MOST_ENTRIES:
+        return None
     if isinstance(value, Constant):
         return [int(v) for v in value.data.reshape(-1)]
-    count = value.type.elements if value.type.is_static else None
-    if count is None:
-        return None
+    count = value.type.elements
     found = _traced(value.op, depth) if isinstance(value, Result) and depth < DEEPEST_LOOK else None
     return found if found is not None and len(found) == count else [None] * count
 

@@ -18,6 +18,8 @@ from compiler.ir.types import DType
 from compiler.ops import math, nn, reduce, tensor
 
 ML = "ai.onnx.ml"
+MOST_SKIPS = 64
+"""Places between two parts of an n-gram that are tried."""
 
 
 # -- n-grams -----------------------------------------------------------------------------------------------------------
@@ -32,6 +34,7 @@ def tf_idf(n: Node) -> Value:
     starts = (*n.required("ngram_counts"), len(pool))
     shortest, longest, skips = (n.required(a) for a in ("min_gram_length", "max_gram_length", "max_skip_count"))
     size = max(indexes) + 1
+    n.room_for(max(rows, len(pool)) * size, "counts")
     total: Value = n.constant(np.zeros((rows, size), np.float32))
     seen = 0
     for length, (start, end) in enumerate(pairwise(starts), 1):
@@ -44,9 +47,13 @@ def tf_idf(n: Node) -> Value:
         spread[np.arange(len(grams)), target] = 1
         for apart in range(1, (1 if length == 1 else skips + 1) + 1):
             count = columns - (length - 1) * apart
-            if count > 0:
-                found = _occurrences(n, reshape(n, x, (rows, columns)), grams, count, apart)
-                total = n.emit(math.Add, total, n.emit(nn.MatMul, found, n.constant(spread)))
+            if count <= 0:
+                break
+            if apart > MOST_SKIPS:
+                raise Unsupported(f"skips up to {skips} places, at most {MOST_SKIPS} are tried", "allow fewer skips")
+            n.room_for(rows * count * grams.size, "comparisons")
+            found = _occurrences(n, reshape(n, x, (rows, columns)), grams, count, apart)
+            total = n.emit(math.Add, total, n.emit(nn.MatMul, found, n.constant(spread)))
     return _weighted(n, total, size, x.type.rank)
 
 

@@ -143,6 +143,7 @@ def inline_function(function: onnx.FunctionProto, node: Node, opsets: dict[str, 
     return Inline(
         [_substituted(n, given) for n in function.node], wanted, dict(zip(function.input, inputs, strict=True)),
         then=place, isolated=True, opsets=opsets, hides_nodes=function.domain in ("", "ai.onnx"),
+        function=function,
     )  # fmt: skip
 
 

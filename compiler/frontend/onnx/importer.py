@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 
-from compiler.errors import CompilerError, Diagnostic
+from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import resolve_inputs
 from compiler.frontend.onnx import functions, reader
@@ -32,6 +32,11 @@ from compiler.ops.graph import Return
 from compiler.ops.math import Cast
 
 DEEPEST_NESTING = 64
+MOST_NODES = 100_000
+"""Nodes looked at, those of unrolled loops and inlined functions each time: more is taken for a model that has no end.
+"""
+
+REPAIR = "export the model again, or repair it: onnx.checker.check_model(model, full_check=True) tells what is wrong"
 
 BLOCKED: Any = object()
 """Stands for a tensor whose producer was not converted and whose type nobody knows."""
@@ -96,6 +101,7 @@ class Importer:
         self._renamable: set[Value] = set()
         self._declared = {v.name: v for v in (*self.model.graph.value_info, *self.model.graph.output)}
         self._stack: list[Frame] = []
+        self._visited = 0
         graph = self.model.graph
         tensors = {t.name: t for t in graph.initializer}
         self._scope = Scope(reader.opsets_of(self.model.opset_import), tensors=tensors)
@@ -176,6 +182,12 @@ class Importer:
 
     # -- one node ----------------------------------------------------------------------------------------------------
     def _visit(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        self._visited += 1
+        if self._visited > MOST_NODES:
+            raise error(
+                "E217", f"loops and functions unfold to more than {MOST_NODES} nodes", where=self.file,
+                help=f"the last one was of operator {proto.op_type!r}: shorten its loop, or run it in the host program",
+            )  # fmt: skip
         record = self._record(proto, scope)
         try:
             inputs = [self._lookup(name, scope) if name else None for name in proto.input]
@@ -223,6 +235,8 @@ class Importer:
         opset = node.opset = scope.opsets.get(domain, 0)
         local = self._local_functions.get((proto.domain, proto.op_type))
         if local is not None:
+            if any(f.inline is not None and f.inline.function is local for f in self._stack):
+                raise Malformed(f"function {record.operator!r} calls itself", "a function must end: repair the model")
             return functions.inline_function(local, node, reader.opsets_of(local.opset_import))
         functions.check_node(proto, scope.opsets, self.model.ir_version)
         found = find_converter(proto.op_type, opset, domain)
@@ -250,10 +264,13 @@ class Importer:
         except Unsupported as fault:
             self._fail(proto, scope, record, "unsupported", fault.reason, fault.remedy)
         except Malformed as fault:
-            self._fail(proto, scope, record, "malformed", fault.reason, fault.remedy)
+            self._fail(proto, scope, record, "malformed", fault.reason, fault.remedy or REPAIR)
         except CompilerError as fault:
             reasons = "; ".join(d.message for d in fault.diagnostics)
-            self._fail(proto, scope, record, "malformed", reasons, fault.diagnostics[0].help)
+            self._fail(proto, scope, record, "malformed", reasons, fault.diagnostics[0].help or REPAIR)
+        except MemoryError:
+            remedy = "check the sizes in the model, or run this part in the host program"
+            self._fail(proto, scope, record, "unsupported", "needs more memory than there is at import", remedy)
         except (ArithmeticError, LookupError, TypeError, ValueError) as fault:
             if open_inputs := self._open_inputs(proto, scope):
                 reason = f"the shape of {', '.join(map(repr, open_inputs))} {DEPENDS}, which this operator cannot take"

@@ -15,6 +15,9 @@ from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
 
+MOST_ELEMENTS = 1 << 24
+"""Elements of a constant that is not a weight of the model."""
+
 DEPENDS = "depends on the network's data"
 FIX_SHAPE = "cut the model before the operator that selects by data, or select a fixed number (TopK)"
 
@@ -42,6 +45,7 @@ class Inline:
     then: Callable[[list[Value | None]], Any] = list
     isolated: bool = False
     hides_nodes: bool = False
+    function: onnx.FunctionProto | None = None
     opsets: dict[str, int] | None = None
 
 
@@ -189,6 +193,12 @@ class Node:
 
     def constant(self, array: Any, dtype: DType | None = None) -> Constant:
         return self.builder.constant(np.asarray(array, None if dtype is None else dtype.numpy))
+
+    def room_for(self, elements: int, what: str = "a table") -> None:
+        """Raise Unsupported where a constant of so many elements would be made at import."""
+        if elements > MOST_ELEMENTS:
+            reason = f"needs {what} of {elements} elements, at most {MOST_ELEMENTS} are made at import"
+            raise Unsupported(reason, "check the sizes in the model, or run this part in the host program")
 
     def scalar_like(self, number: float, value: Value) -> Constant:
         """A rank-0 constant of the element type of `value`."""

@@ -8,7 +8,7 @@ from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Value
-from compiler.ops import math, normalization, reduce
+from compiler.ops import math, normalization, reduce, tensor
 
 INFERENCE = "export the network for inference (model.eval(), training=TrainingMode.EVAL)"
 
@@ -90,4 +90,6 @@ def dropout(n: Node) -> list[Value | None]:
     if n.optional(2) is not None and (training is None or training.item()):
         raise Unsupported("is in training mode", INFERENCE)
     x = n.input(0)
-    return [x, n.constant(np.ones(x.type.static_shape, bool)) if n.has_output(1) else None]
+    if not n.has_output(1):
+        return [x, None]
+    return [x, n.emit(tensor.BroadcastTo, n.constant(np.ones((), bool)), shape=x.type.static_shape)]

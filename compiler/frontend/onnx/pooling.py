@@ -58,6 +58,7 @@ def _with_indices(n: Node, x: Value, window: Window) -> tuple[Value, Value]:
         np.arange(counts[i])[:, None] * window.strides[i] + np.arange(window.kernel[i]) * window.dilations[i]
         - window.before[i] for i in range(len(spatial))
     ]  # fmt: skip
+    n.room_for(prod(counts) * prod(window.kernel) * prod(shape[:2]), "places")
     places, column_major = _places(taps, spatial)
     outside = prod(spatial)
     flat = n.emit(

@@ -133,6 +133,7 @@ def _spread(n: Node, x: Value, values: Value, axis: int | None) -> Value:
         shape = [1] * x.type.rank
         shape[axis] = values.type.elements
         return reshape(n, values, shape)
+    n.room_for(x.type.static_shape[axis], "places")
     places = np.arange(x.type.static_shape[axis]) // block
     return n.emit(tensor.Gather, values, n.constant(places, DType.I64), axis=axis)
 

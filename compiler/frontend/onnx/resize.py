@@ -102,6 +102,7 @@ def _crop_and_resize(n: Node) -> Value:
         count = int(size) if by_size else floor(shape[axis] * (end - start) * size)
         if count < 1:
             raise Malformed(f"axis {axis} is resized to {count} elements")
+        n.room_for(count * shape[axis], "weights")
         steps = (end - start) * (shape[axis] - 1) / max(count - 1, 1)
         places = start * (shape[axis] - 1) + np.arange(count) * steps
         if count == 1:

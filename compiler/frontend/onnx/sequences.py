@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compiler.frontend.common.emitter import normal_axis, reshape
+from compiler.frontend.onnx.loops import HOST_LOOP, LONGEST_LOOP
 from compiler.frontend.onnx.node import Node, SequenceValue
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.onnx.tensor import slice_axes
-from compiler.frontend.records import Malformed
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 from compiler.ops import tensor
@@ -67,6 +68,8 @@ def split(n: Node) -> SequenceValue:
     axis = normal_axis(n.attribute("axis", 0), len(shape))
     keepdims = bool(n.attribute("keepdims", 1)) or n.optional(1) is not None
     sizes = _split_sizes(n, shape[axis])
+    if len(sizes) > LONGEST_LOOP:
+        raise Unsupported(f"makes {len(sizes)} parts, at most {LONGEST_LOOP} are made", HOST_LOOP)
     found, start = [], 0
     for size in sizes:
         part = slice_axes(n, (start,), (start + size,), (axis,), (1,))
@@ -77,14 +80,15 @@ def split(n: Node) -> SequenceValue:
 
 def _split_sizes(n: Node, total: int) -> Sequence[int]:
     if n.optional(1) is None:
-        return [1] * total
+        return range(total) if total > LONGEST_LOOP else [1] * total
     given = n.array(1, "split")
     if given.ndim:
         return [int(v) for v in given]
     size = int(given)
     if size < 1:
         raise Malformed(f"splits into parts of {size}")
-    return [min(size, total - start) for start in range(0, total, size)]
+    starts = range(0, total, size)
+    return starts if len(starts) > LONGEST_LOOP else [min(size, total - start) for start in starts]
 
 
 @converter("ConcatFromSequence")

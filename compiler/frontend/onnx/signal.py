@@ -48,6 +48,7 @@ def stft(n: Node) -> Value:
     if step < 1 or not 1 <= length <= samples:
         raise Malformed(f"frames of {length} samples, {step} apart, of a signal of {samples}")
     count = 1 + (samples - length) // step
+    n.room_for(count * length, "places")
     places = np.arange(count)[:, None] * step + np.arange(length)
     frames = n.emit(tensor.Gather, x, n.constant(places, DType.I64), axis=1)
     if window is not None:
@@ -63,6 +64,7 @@ def mel_weight_matrix(n: Node) -> Value:
     dtype = reader.dtype_of(n.attribute("output_datatype", 1))
     if dtype is None or not 0 < bins <= length or rate < 1:
         raise Unsupported(f"makes {bins} bins of a spectrum of {length} at {rate} Hz", "export the matrix as a weight")
+    n.room_for(bins * (length // 2 + 1), "a matrix")
     mels = 2595 * np.log10(1 + np.array([low, high]) / 700)
     edges = mels[0] + np.arange(bins + 2) * ((mels[1] - mels[0]) / (bins + 2))
     corners = np.floor((length + 1) * 700 * (10 ** (edges / 2595) - 1) / rate).astype(np.int64)

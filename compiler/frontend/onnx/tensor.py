@@ -166,6 +166,8 @@ def split(n: Node) -> list[Value]:
     sizes = n.optional_ints(1, "split") or n.attribute("split")
     if sizes is None:
         count = n.attribute("num_outputs", len(n.proto.output))
+        if count != len(n.proto.output):
+            raise Malformed(f"num_outputs is {count}, it has {len(n.proto.output)} outputs")
         size = -(-total // count)
         sizes = [min(size, total - i * size) for i in range(count)]
     if sum(sizes) != total or min(sizes, default=0) < 0:
@@ -312,6 +314,7 @@ def reverse_sequence(n: Node) -> Value:
     if {time, batch} != {0, 1}:
         raise Malformed(f"time and batch must be axes 0 and 1, not {time} and {batch}")
     shape = n.shape()
+    n.room_for(shape[0] * shape[1], "places")
     order = np.arange(shape[0] * shape[1]).reshape(shape[:2])
     for row, length in zip(order.T if time == 0 else order, lengths, strict=True):
         row[:length] = row[:length][::-1].copy()
@@ -354,6 +357,7 @@ def tensor_scatter(n: Node) -> Value:
     shape, axis = update.type.static_shape, normal_axis(n.attribute("axis", -2), cache.type.rank)
     along = [1] * len(shape)
     along[axis] = shape[axis]
+    n.room_for(shape[axis], "places")
     places: Value = n.constant(np.arange(shape[axis]).reshape(along), DType.I64)
     if n.optional(2) is not None:
         first = reshape(n, n.emit(math.Cast, n.input(2), to=DType.I64), (shape[0], *[1] * (len(shape) - 1)))
