@@ -90,7 +90,7 @@ def test_the_layout_before_torch_2_8_is_read_too(name: str, made: dict, tmp_path
 
 
 def test_open_dimensions_take_their_size_from_the_user(made: dict, tmp_path: Path) -> None:
-    network, inputs = made["unet"]
+    network = made["unet"][0]
     size = torch.export.Dim.AUTO
     save(network, (torch.randn(2, 3, 16, 16),), tmp_path / "m.pt2", dynamic_shapes={"x": {0: size, 2: size, 3: size}})
     with pytest.raises(CompilerError, match="some dimensions have no size"):

@@ -341,13 +341,15 @@ def _holds_blocked(x: Any) -> bool:
 
 
 def _needed(nodes: Sequence[Any], names: set[str]) -> list[Any]:
-    """The nodes, in order, that compute `names` or write in place, and all that these take."""
+    """The nodes, in order, that compute `names` or write in place, and all that these take. Checks of sizes and of values
+    compute nothing.
+    """
     found = []
     for node in reversed(nodes):
         operator, _ = operator_of(text_of(node, "target"))
         writes = operator.endswith("_") and not operator.endswith("__")
         bound = [n for output in items(node, "outputs") for n in _names(_argument_or_none(output))]
-        if writes or not bound or not names.isdisjoint(bound):
+        if writes or not names.isdisjoint(bound):
             found.append(node)
             names.update(_argument_names(node))
     return found[::-1]
