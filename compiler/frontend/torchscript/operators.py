@@ -215,9 +215,9 @@ class Operators:
             if place is None or place >= len(args):
                 continue
             for item in args[place] if isinstance(args[place], list) else [args[place]]:
-                value = self.value(item) if isinstance(item, Tensor) else None
-                if isinstance(value, Argument) and value.type.dtype.is_float:
-                    raise Retype(value.name, dtype)
+                source = _source(self.value(item)) if isinstance(item, Tensor) else None
+                if isinstance(source, Argument) and source.type.dtype.is_float:
+                    raise Retype(source.name, dtype)
 
     # -- tensors and values --------------------------------------------------------------------------------------------
     def plain(self, x: Any, depth: int = 0) -> Any:
@@ -317,6 +317,14 @@ class Operators:
         if kind is bool:
             raise Unsupported("decides by the network's data what to compute", DECIDES)
         return Tensor.of(self.builder.emit(math_ops.Cast, value, to=DType.I64)[0]) if kind is int else x
+
+
+def _source(value: Value) -> Value:
+    """What a value was before it was only moved about."""
+    moves = ("tensor.reshape", "tensor.slice", "tensor.transpose", "tensor.broadcast_to")
+    while isinstance(value, Result) and value.op.op_name in moves:
+        value = value.op.inputs[0]
+    return value
 
 
 DECIDES = (
