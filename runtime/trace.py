@@ -36,10 +36,13 @@ def track(core: int, queue: int, cores: int) -> int:
 def trace(profile: Profile) -> dict[str, Any]:
     """The whole trace, as JSON data."""
     functions = {f.name: f for f in profile.functions}
+    host = {segment.name: segment for segment in profile.host}
     events, clock = list(_names(profile)), 0
     for name in profile.steps:
         if name not in functions:
-            events.append(_event("i", name, HOST, clock, profile, s="t", cat="host"))
+            segment = host[name]
+            args = {"reasons": segment.reasons, "from_board": segment.from_board, "to_board": segment.to_board}
+            events.append(_event("i", name, HOST, clock, profile, s="t", cat="host", args=args))
             continue
         events += _function_events(functions[name], clock, profile)
         clock += functions[name].timeline.total_cycles

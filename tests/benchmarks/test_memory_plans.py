@@ -1,0 +1,71 @@
+"""Off-chip memory of every core and light model beside its lower bound, as a table.
+
+`pytest tests/benchmarks/test_memory_plans.py -m slow -s --models DIR` prints it. Every model is planned twice: with all
+values between kernels off the chip, which is what the planner is for, and as it is compiled, with the values that fit
+kept on the chip. Ranges are made up; they change no size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler import driver
+from compiler.frontend.load import load
+from compiler.ir.core import Module
+from compiler.ir.verifier import is_subnet
+from compiler.pass_manager import PIPELINES, PassContext, parse_pipeline, run_pipeline
+from compiler.target import load_target
+from tests.endtoend.core_models import CORE_MODELS, CoreModel
+from tests.light_models import LIGHT_MODELS, save_light_model
+
+LIMIT = 1.02
+"""Most times the bound, and only where the exact solver proves that no plan needs less."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def head() -> None:
+    print(f"\n{'model':28} {'values':>6} {'peak':>11} {'bound':>11} {'ratio':>6}  {'given order':>11}  "
+          f"{'kept on chip':>12}  how")  # fmt: skip
+
+
+def assert_planned(name: str, module: Module) -> None:
+    """Plan a scheduled module's subnets and print a row."""
+    target = load_target("mlu220")
+    module = driver.prepare(module)
+    scheme = driver.pretended_scheme(module)
+    backend = [p.name for p in parse_pipeline(PIPELINES["mlu220"])]
+    middle = backend[: backend.index("chain-kernels") + 1]
+    options: dict[str, Any] = {"target": target, "verify_each": False, "crash_directory": None}
+    module = run_pipeline(module, ",".join(["quantize", *middle]), **options, options={"scheme": scheme})
+    ctx = PassContext(target=target)
+    planned = run_pipeline(module, "schedule,plan-memory", ctx=ctx, verify_each=False, crash_directory=None)
+    given = run_pipeline(module, "schedule,plan-memory{reorder=false}", **options)
+    kept = run_pipeline(module, "keep-on-chip,schedule,plan-memory", **options)
+    told = [k.split("storages placed by ")[1] for k in ctx.statistics.of("plan-memory") if "placed by" in k]
+    peak, bound = total(planned, "workspace"), total(planned, "workspace_lower_bound")
+    values = sum(1 for op in planned.ops() if op.op_name == "graph.kernel")
+    print(f"{name:28} {values:6} {peak:11,} {bound:11,} {peak / bound if bound else 1:6.2f}  "
+          f"{total(given, 'workspace_lower_bound'):11,}  {total(kept, 'workspace'):12,}  {'; '.join(told)}")  # fmt: skip
+    assert all("not proved" not in how for how in told)
+    assert peak <= bound * LIMIT
+    assert bound <= total(given, "workspace_lower_bound")
+    assert total(kept, "workspace") <= total(kept, "workspace_lower_bound") * LIMIT
+
+
+def total(module: Module, attribute: str) -> int:
+    return sum(int(f.attributes[attribute]) for f in module.functions.values() if is_subnet(f))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORE_MODELS, ids=lambda core: core.file.removesuffix(".onnx"))
+def test_core_models_need_no_more_memory_than_lives_at_once(core: CoreModel, models: Path) -> None:
+    assert_planned(core.file.removesuffix(".onnx"), load(models / core.file, core.shapes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIGHT_MODELS)
+def test_light_models_need_no_more_memory_than_lives_at_once(name: str, tmp_path: Path) -> None:
+    assert_planned(f"light {name}", load(save_light_model(name, tmp_path)))
