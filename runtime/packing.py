@@ -57,7 +57,7 @@ class Packer:
     def pack(self, operations: list[Operation]) -> np.ndarray:
         descriptors = np.zeros((len(operations), L.WORDS), np.int64)
         for operation in operations:
-            operation.steps = _without_last_rounding(operation)
+            operation.steps = _simplified(operation)
         steps = np.array([s for o in operations for s in o.steps] or [[0] * L.STEP_WORDS], np.int64)
         self.keep.append(steps)
         address = steps.ctypes.data
@@ -234,16 +234,38 @@ def _tile(geometry: Geometry) -> int:
     return min(TILES[vectors], key=cost)
 
 
-def _without_last_rounding(operation: Operation) -> list[list[int]]:
-    """The steps, the last one without the rounding to fp16 that the store does anyway."""
-    steps = operation.steps
-    if not steps or operation.target is None or operation.target.type != L.TYPE_F16:
-        return steps
-    if steps[-1][L.KIND] == L.NOTHING:
-        return steps[:-1]
-    last = list(steps[-1])
-    last[L.ROUND] = 0
-    return [*steps[:-1], last]
+def _simplified(operation: Operation) -> list[list[int]]:
+    """The steps in the words kernels know, without roundings that change nothing: of what is an fp16 number already, and
+    of the last step where the store rounds anyway."""
+    steps, halves = [], operation.words.get(L.SRC_TYPE) == L.TYPE_F16 and operation.vector is not None
+    stored = operation.target is not None and operation.target.type == L.TYPE_F16
+    for number, original in enumerate(operation.steps):
+        step = list(original)
+        bound = np.array(step[L.CONSTANT], np.int64).astype(np.int32).view(np.float32)
+        if step[L.MODE] == L.CONST and _is_plain_bound(step[L.KIND], bound):
+            step[L.KIND] += L.AT_LEAST - L.MAX
+        if halves and _keeps_halves(step, bound):
+            step[L.ROUND] = 0
+        halves = bool(step[L.ROUND]) or (halves and _keeps_halves(step, bound))
+        if stored and number == len(operation.steps) - 1:
+            step[L.ROUND] = 0
+        if step[L.KIND] != L.NOTHING or step[L.ROUND]:
+            steps.append(step)
+    return steps
+
+
+def _is_plain_bound(kind: int, bound: np.ndarray) -> bool:
+    """Whether MAX or MIN with this constant needs no care for NaN or for the sign of zero."""
+    careful = np.isnan(bound) or (bound == 0 and bool(np.signbit(bound)) == (kind == L.MAX))
+    return kind in (L.MAX, L.MIN) and not careful
+
+
+def _keeps_halves(step: list[int], bound: np.ndarray) -> bool:
+    """Whether a step makes fp16 numbers of fp16 numbers without rounding."""
+    if step[L.KIND] in (L.AT_LEAST, L.AT_MOST):
+        with np.errstate(over="ignore"):
+            return bool(np.float32(np.float16(bound)) == bound)
+    return step[L.KIND] in (L.RELU, L.ABS, L.NOTHING)
 
 
 def _parts(work: float, unit: int) -> int:

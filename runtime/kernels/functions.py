@@ -156,7 +156,19 @@ def _multiply(a, b):
     return a * b
 
 
-BINARY = (_add, _subtract, _multiply, maximum, minimum)
+@function
+def at_least(x, bound):
+    """`maximum` for a bound that is neither NaN nor -0."""
+    return bound if x <= bound else x
+
+
+@function
+def at_most(x, bound):
+    """`minimum` for a bound that is neither NaN nor +0."""
+    return bound if x >= bound else x
+
+
+BINARY = (_add, _subtract, _multiply, maximum, minimum, at_least, at_most)
 """By number of the function."""
 UNARY = (relu, absolute, exp, log, sigmoid, tanh, square_root, rsqrt, reciprocal, erf, leaky_relu)
 """By number of the function; the last one takes a parameter."""
