@@ -1,10 +1,10 @@
 """Values between kernels that stay in the memory the cores share: the pass `keep-on-chip`.
 
 A tensor that the next kernels read need not travel to off-chip memory and back, where all of it fits the shared memory
-for as long as it is needed. The same memory holds the filters, scales and biases of a kernel from the time the kernel before
-it begins, so that they are loaded once for all cores and in advance. Both ask for bytes during some steps; those that save the
-most traffic for the bytes they hold come first, each at the lowest offset that is free. What finds no room goes the
-long way.
+for as long as it is needed. The same memory holds the filters, scales and biases of a kernel from the time the kernel
+before it begins, so that they are loaded once for all cores and in advance. Both ask for bytes during some steps;
+those that save the most traffic for the bytes they hold come first, each at the lowest offset that is free. What finds
+no room goes the long way.
 
 The lifetimes are those of the order in which the kernels stand, which is settled here: the one in which the fewest
 bytes are alive at once.
@@ -23,6 +23,9 @@ from compiler.pass_context import Pass, PassContext
 from passes.memory.plan import order_kernels
 
 SPACE = "sram"
+
+PLACEMENTS = 50_000
+"""Requests that are placed in all while looking for a better selection."""
 
 
 @dataclass(eq=False)
@@ -119,9 +122,15 @@ def results_of(function: Function, kernels: Sequence[Kernel], target: Any) -> li
             readers = [user for user in dict.fromkeys(value.users) if isinstance(user, Kernel)]
             request.first = min(request.first, step[op])
             request.last = max([request.last, step[op], *(step[user] for user in readers)])
-            request.saved += value.type.bytes * (isinstance(op, Kernel) + len(readers))
+            request.saved += value.type.bytes * (isinstance(op, Kernel) + sum(_times_read(value, r) for r in readers))
     outside = {root(value) for value in function.outputs}
     return [r for r in found.values() if r.root not in outside and r.saved]
+
+
+def _times_read(value: Value, kernel: Kernel) -> int:
+    """How often a kernel loads an operand, roughly: rows that neighbouring tiles of a window share come twice."""
+    argument = kernel.body.block.arguments[kernel.inputs.index(value)]
+    return 2 if any(any(user.attributes.get("pads") or ()) for user in argument.users) else 1
 
 
 def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Request]:
@@ -139,18 +148,41 @@ def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Re
 
 
 def place(requests: Sequence[Request], capacity: int) -> None:
-    """Offsets by worth, the lowest free one; -1 for those that do not fit."""
-    placed: list[Request] = []
-    for request in sorted(requests, key=lambda r: (-r.worth, r.first, -r.size)):
+    """Offsets, or -1 for those that do not fit: by worth, then again with one that found no room put first, as long as
+    that saves more in all."""
+    order = sorted((r for r in requests if r.size <= capacity), key=lambda r: (-r.worth, r.first, -r.size))
+    best = _offsets(order, capacity)
+    tries = PLACEMENTS // max(len(order), 1)
+    for request in sorted((r for r in order if r not in best), key=lambda r: (-r.saved, r.first)):
+        if tries <= 0:
+            break
+        tries -= 1
+        if request in best:
+            continue
+        other = [request, *(r for r in order if r is not request)]
+        found = _offsets(other, capacity)
+        if sum(r.saved for r in found) > sum(r.saved for r in best):
+            order, best = other, found
+    for request, offset in best.items():
+        request.offset = offset
+
+
+def _offsets(order: Sequence[Request], capacity: int) -> dict[Request, int]:
+    """The lowest free offset for each in turn that finds one."""
+    found: dict[Request, int] = {}
+    alive: dict[int, list[Request]] = {}
+    for request in order:
         offset = 0
-        rivals = [p for p in placed if p.first <= request.last and request.first <= p.last]
-        for other in sorted(rivals, key=lambda p: p.offset):
-            if offset + request.size <= other.offset:
+        rivals = {r for step in range(request.first, request.last + 1) for r in alive.get(step, ())}
+        for other in sorted(rivals, key=lambda r: found[r]):
+            if offset + request.size <= found[other]:
                 break
-            offset = max(offset, other.offset + other.size)
+            offset = max(offset, found[other] + other.size)
         if offset + request.size <= capacity:
-            request.offset = offset
-            placed.append(request)
+            found[request] = offset
+            for step in range(request.first, request.last + 1):
+                alive.setdefault(step, []).append(request)
+    return found
 
 
 def _steps(function: Function) -> dict[Op, int]:
@@ -183,7 +215,7 @@ def _note_place(request: Request) -> None:
 
 
 def _note_residents(kernel: Kernel, kept: Collection[Value], places: list[int]) -> None:
-    """Note which of a kernel's operands, results and parameters are in the shared memory: what it costs depends on it."""
+    """Note which of a kernel's operands, results and parameters are in the shared memory."""
     found = {
         "inputs": [i for i, value in enumerate(kernel.inputs) if value in kept],
         "results": [i for i, value in enumerate(kernel.results) if value in kept],

@@ -121,12 +121,22 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
         folded, filters, window = focus
         x, w = folded.image, lowering.module.add_constant(f"{op.w.name}.unfolded", filters)
     co, kh, kw, ci = w.type.static_shape
+    image = lowering.get(x)
+    if kh == kw == 1 and max(window["strides"]) > 1 and not any(window["pads"]):
+        image, window = _pixels_read(lowering, image, window["strides"]), {}
     splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
     raw = lowering.make(
-        "mlu.conv2d", lowering.get(x), w, fix_position=fix, to=_sum_type(lowering, op),
+        "mlu.conv2d", image, w, fix_position=fix, to=_sum_type(lowering, op),
         groups=op.groups, splits=splits, **window,
     )  # fmt: skip
     return _scaled(lowering, op, raw, op.w, op.bias)
+
+
+def _pixels_read(lowering: Lowering, image: Value, strides: Sequence[int]) -> Value:
+    """The pixels of an image that a 1x1 window with these strides reads, as a view: the others are then not loaded."""
+    n, h, w, c = image.type.static_shape
+    sizes = (n, -(-h // strides[0]), -(-w // strides[1]), c)
+    return lowering.make("mlu.slice", image, starts=(0,) * 4, sizes=sizes, steps=(1, *strides, 1))
 
 
 def _matmul_condition(op: Any) -> str | None:

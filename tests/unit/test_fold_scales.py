@@ -1,4 +1,4 @@
-"""Factors in front of conversions to integers: what they are folded into, what forbids it, and that the numbers stay."""
+"""Factors in front of conversions to integers: what takes them in, what forbids it, and that the numbers stay."""
 
 from __future__ import annotations
 
