@@ -138,7 +138,8 @@ ON_ONE = {
     "avg_pool2d": lambda q: torch.nn.functional.avg_pool2d(q, 2), "mean": lambda q: q.mean((2, 3)),
     "reshape": lambda q: q.reshape(2, -1), "hardtanh": lambda q: torch.nn.functional.hardtanh(q, -0.5, 1.0),
     "clamp": lambda q: q.clamp(-0.5, 1.0), "flatten": lambda q: q.flatten(1),
-    "permute": lambda q: q.permute(0, 2, 3, 1), "upsample": lambda q: torch.nn.functional.interpolate(q, scale_factor=2.0),
+    "permute": lambda q: q.permute(0, 2, 3, 1),
+    "upsample": lambda q: torch.nn.functional.interpolate(q, scale_factor=2.0),
     "cat": lambda q: torch.cat([q, q], 1),
     "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hardsigmoid": torch.nn.functional.hardsigmoid,
 }  # fmt: skip

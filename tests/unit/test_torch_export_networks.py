@@ -17,7 +17,7 @@ from compiler.evaluate.interpreter import Interpreter  # noqa: E402
 from compiler.frontend.load import load  # noqa: E402
 from compiler.ir.core import Module  # noqa: E402
 from tests.unit.aten_graphs import as_array, assert_close, flat  # noqa: E402
-from tests.unit.torch_networks import networks  # noqa: E402
+from tests.exported_networks import networks  # noqa: E402
 
 DIALECTS = ("training", "core")
 

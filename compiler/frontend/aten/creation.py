@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.dtypes import dtype_of
 from compiler.frontend.aten.promotion import NUMBER_TYPES
 from compiler.frontend.aten.registry import aten
-from compiler.frontend.records import Unsupported
+from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ir.types import DType
 
@@ -19,8 +20,20 @@ def _type(dtype: Any, fallback: DType = DType.F32) -> DType:
     return fallback if dtype is None else dtype_of(dtype)
 
 
+MOST_ELEMENTS = 1 << 28
+
+
+def limited(count: float) -> int:
+    """A number of elements to make. Raises Malformed where no network would want as many."""
+    if not count <= MOST_ELEMENTS:
+        raise Malformed(f"makes a tensor of {count:.0f} elements")
+    return max(int(count), 0)
+
+
 def filled(c: Call, shape: Any, value: Any, dtype: DType) -> Value:
-    return c.constant(np.full(c.integers(shape, "the shape"), value, dtype.numpy))
+    sizes = c.integers(shape, "the shape")
+    limited(prod(sizes))
+    return c.constant(np.full(sizes, value, dtype.numpy))
 
 
 VALUES = {"zeros": 0, "ones": 1, "empty": 0}
@@ -106,6 +119,7 @@ def arange(c: Call, *args: Any, **kwargs: Any) -> Any:
     start, end, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
     natural = DType.I64 if all(isinstance(b, int) for b in bounds) else DType.F32
     wanted = _type(dtype, natural)
+    limited((end - start) / step)
     exact = np.arange(start, end, step, dtype=None if natural is DType.I64 else np.float64)
     return c.constant(exact.astype(wanted.numpy))
 
@@ -113,7 +127,7 @@ def arange(c: Call, *args: Any, **kwargs: Any) -> Any:
 @aten("aten::linspace")
 def linspace(c: Call, start: Any, end: Any, steps: Any, dtype: Any = None, *rest: Any, **more: Any) -> Any:
     bounds = c.number(start, "the start"), c.number(end, "the end")
-    values = np.linspace(*bounds, c.integer(steps, "the number of steps"), dtype=np.float64)
+    values = np.linspace(*bounds, limited(c.integer(steps, "the number of steps")), dtype=np.float64)
     return c.constant(values.astype(_type(dtype).numpy))
 
 
@@ -121,27 +135,30 @@ def linspace(c: Call, start: Any, end: Any, steps: Any, dtype: Any = None, *rest
 def logspace(c: Call, start: Any, end: Any, steps: Any, base: float = 10.0, dtype: Any = None, *rest: Any,
              **more: Any) -> Any:  # fmt: skip
     bounds = c.number(start, "the start"), c.number(end, "the end")
-    values = np.logspace(*bounds, c.integer(steps, "the number of steps"), base=base, dtype=np.float64)
+    values = np.logspace(*bounds, limited(c.integer(steps, "the number of steps")), base=base, dtype=np.float64)
     return c.constant(values.astype(_type(dtype).numpy))
 
 
 @aten("aten::eye")
 def eye(c: Call, n: Any, m: Any = None, dtype: Any = None, *rest: Any, **more: Any) -> Any:
     columns = n if m is None else m
-    return c.constant(np.eye(c.integer(n, "rows"), c.integer(columns, "columns"), dtype=_type(dtype).numpy))
+    rows, width = c.integer(n, "rows"), c.integer(columns, "columns")
+    limited(rows * width)
+    return c.constant(np.eye(rows, width, dtype=_type(dtype).numpy))
 
 
 @aten("aten::tril_indices", "aten::triu_indices")
 def triangle_indices(c: Call, row: Any, col: Any, offset: Any = 0, dtype: Any = None, *rest: Any, **more: Any) -> Any:
-    places = np.tri(c.integer(row, "rows"), c.integer(col, "columns"), k=c.integer(offset, "offset") - (
-        c.base == "triu_indices"), dtype=bool)  # fmt: skip
+    rows, columns, shift = c.integer(row, "rows"), c.integer(col, "columns"), c.integer(offset, "offset")
+    limited(rows * columns)
+    places = np.tri(rows, columns, k=shift - (c.base == "triu_indices"), dtype=bool)
     found = np.nonzero(places if c.base == "tril_indices" else ~places)
     return c.constant(np.stack(found).astype(_type(dtype, DType.I64).numpy))
 
 
 @aten("aten::hann_window", "aten::hamming_window")
 def window(c: Call, window_length: Any, periodic: Any = True, *rest: Any, **more: Any) -> Any:
-    length = c.integer(window_length, "the length")
+    length = limited(c.integer(window_length, "the length"))
     edge = 0.5 if c.base == "hann_window" else 0.54
     angles = 2 * np.pi * np.arange(length) / max(length - (not periodic), 1)
     return c.constant((edge - (1 - edge) * np.cos(angles)).astype(np.float32))

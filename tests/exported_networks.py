@@ -1,4 +1,4 @@
-"""Small networks as users bring them, written with torch: what the frontends of torch are tried out on."""
+"""Small networks as users bring them, written with torch: what the reader of torch.export is tried out on."""
 
 from __future__ import annotations
 
