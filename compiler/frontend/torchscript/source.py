@@ -7,6 +7,7 @@ in `evaluator`.
 from __future__ import annotations
 
 import ast
+import warnings
 from dataclasses import dataclass, field
 
 from compiler.errors import CompilerError, error
@@ -88,7 +89,9 @@ class Source:
         if self._read > LARGEST_TEXT:
             raise self._fault(member, f"more than {LARGEST_TEXT} bytes of code are not read")
         try:
-            tree = ast.parse(text.decode())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python's about code that is none of its own
+                tree = ast.parse(text.decode())
         except SyntaxError as fault:
             raise self._fault(member, f"line {fault.lineno}: {fault.msg}") from None
         except (ValueError, RecursionError, MemoryError) as fault:
