@@ -320,10 +320,55 @@ def mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
             yield from mentioned(constant, names)
 
 
+# -- torch's operators -----------------------------------------------------------------------------------------------
+def aten() -> str:
+    from compiler.frontend.aten import registry
+
+    registry.load_converters()
+    refused = sorted(n for n, row in registry.ATEN.items() if row.refuses)
+    families: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(registry.ATEN.keys() - set(refused)):
+        families[registry.ATEN[name].function.__module__.rpartition(".")[2]].append(name)
+    told = ", ".join(f"`{n}`" for n in refused)
+    summary = f"**{len(registry.ATEN) - len(refused)} operators.** Refused with a reason: {told}."
+    body = [*textwrap.wrap(summary, 120, break_on_hyphens=False), ""]
+    for family, names in sorted(families.items()):
+        title = (sys.modules[f"compiler.frontend.aten.{family}"].__doc__ or "").partition("\n")[0]
+        rows = []
+        for name in names:
+            function = registry.ATEN[name].function
+            base = name.rpartition("::")[2].partition(".")[0]
+            made = sorted(aten_ops_made_by(function, base))
+            note = (function.__doc__ or "").strip().partition("\n")[0]
+            rows.append((f"`{name}`", ", ".join(f"`{o}`" for o in made) or "—", place(made) if made else "—", note))
+        body += [f"## {family}", "", title, "", *table(("operator", "its converter uses", "runs on", "note"), rows)]
+    return page("Supported operators of torch", ATEN_INTRODUCTION, body)
+
+
+def aten_ops_made_by(function: Callable[..., Any], base: str, depth: int = 3) -> set[str]:
+    """As `ops_made_by`, and what rows use that the converter calls by their names."""
+    from compiler.frontend.aten import registry
+
+    found = ops_made_by(function, base)
+    for constant in inspect.unwrap(function).__code__.co_consts if depth else ():
+        if isinstance(constant, str) and constant in registry.ATEN:
+            found |= aten_ops_made_by(registry.ATEN[constant].function, constant.rpartition("::")[2], depth - 1)
+    return found
+
+
+ATEN_INTRODUCTION = """
+What imports from TorchScript (`.pt`, `.jit`, `.ptl`) and torch.export (`.pt2`): torch's operators, the IR ops their
+converters use, and where those run: *MLU integer*: on the matrix unit, once quantised; *MLU float*: on the vector unit,
+or moved there; *MLU and host*: some of them have no instruction; *host*: none has. A name stands for all its overloads,
+and for the form that writes in place (`aten::relu_`). Core ATen and the operators of training are covered alike, but
+for complex numbers, random draws and gradients. Whatever else is met is reported, all at once, with the nodes' names.
+"""
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 PAGES: dict[str, Callable[[], str]] = {
     "passes.md": passes, "ops.md": ops, "instructions.md": instructions, "boards.md": boards,
-    "supported-operators.md": operators,
+    "supported-operators.md": operators, "supported-aten-operators.md": aten,
 }  # fmt: skip
 
 

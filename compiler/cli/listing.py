@@ -1,4 +1,4 @@
-"""List what mluc knows: passes, pipelines, ops, boards, calibrators or instructions."""
+"""List what mluc knows: passes, pipelines, ops, boards, calibrators, instructions, or operators of models."""
 
 from __future__ import annotations
 
@@ -57,9 +57,26 @@ def _instructions() -> Rows:
     return rows
 
 
+def _operators() -> Rows:
+    from compiler.frontend.aten import registry as aten
+    from compiler.frontend.onnx import registry as onnx
+
+    onnx.load_converters()
+    aten.load_converters()
+    rows = [
+        {"name": name, "summary": domain or "ONNX", "converter": found[-1][1].__name__}
+        for (domain, name), found in sorted(onnx.CONVERTERS.items())
+    ]
+    return rows + [
+        {"name": name, "summary": "torch", "converter": row.function.__name__}
+        for name, row in sorted(aten.ATEN.items())
+        if not row.refuses
+    ]
+
+
 LISTS: dict[str, Callable[[], Rows]] = {
     "passes": _passes, "pipelines": _pipelines, "ops": _ops, "boards": _boards, "calibrators": _calibrators,
-    "instructions": _instructions,
+    "instructions": _instructions, "operators": _operators,
 }  # fmt: skip
 
 

@@ -155,15 +155,19 @@ def softmax(c: Call, self: Any, dim: Any, dtype: Any = None) -> Any:
     return _softmax(c, SOFTMAXES[c.base], converted(c, self, dtype), dim)
 
 
-@aten("aten::_softmax", "aten::_log_softmax", "aten::_safe_softmax")
-def core_softmax(c: Call, self: Any, dim: Any, half_to_float: Any = None, **rest: Any) -> Any:
-    if c.base == "_safe_softmax":
-        return safe_softmax(c, self, dim)
-    return _softmax(c, SOFTMAXES[c.base.removeprefix("_")], self, dim)
+@aten("aten::_softmax")
+def core_softmax(c: Call, self: Any, dim: Any, half_to_float: Any = None) -> Any:
+    return _softmax(c, activation.Softmax, self, dim)
 
 
-def safe_softmax(c: Call, x: Value, dim: Any) -> Value:
+@aten("aten::_log_softmax")
+def core_log_softmax(c: Call, self: Any, dim: Any, half_to_float: Any = None) -> Any:
+    return _softmax(c, activation.LogSoftmax, self, dim)
+
+
+@aten("aten::_safe_softmax")
+def safe_softmax(c: Call, self: Any, dim: Any, dtype: Any = None) -> Any:
     """A softmax that gives 0 where all elements along the axis are -inf."""
-    y = _softmax(c, activation.Softmax, x, dim)
+    y = _softmax(c, activation.Softmax, self, dim)
     unusable = c.emit(math.IsNan, y)
     return c.emit(math.Where, unusable, c.constant(0.0, DType.F32), y)

@@ -181,6 +181,6 @@ RANDOM = ("rand", "randn", "rand_like", "randn_like", "randint", "randperm", "be
           "uniform", "native_dropout_backward", "randint_like", "exponential", "poisson")  # fmt: skip
 
 
-@aten(*(f"aten::{name}" for name in RANDOM))
+@aten(*(f"aten::{name}" for name in RANDOM), refuses=True)
 def random(c: Call, *args: Any, **kwargs: Any) -> Any:
     raise Unsupported("draws random numbers", "make them an input of the network")

@@ -18,11 +18,9 @@ from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import nn, tensor
 
-KEEP = {"quantised": "keep"}
-
 
 # -- views -------------------------------------------------------------------------------------------------------------
-@aten("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy", "aten::_reshape_alias", **KEEP)
+@aten("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy", "aten::_reshape_alias", quantised="keep")
 def reshape(c: Call, self: Any, shape: Any, *strides: Any) -> Any:
     x = c.tensor(self)
     wanted = list(c.integers(shape, "the shape"))
@@ -33,17 +31,17 @@ def reshape(c: Call, self: Any, shape: Any, *strides: Any) -> Any:
     return c.reshape(x, wanted)
 
 
-@aten("aten::view.dtype", **KEEP)
+@aten("aten::view.dtype", quantised="keep", refuses=True)
 def view_dtype(c: Call, self: Any, dtype: Any) -> Any:
     raise Unsupported("reads the bits of a tensor as another type", "convert the values with .to(dtype)")
 
 
-@aten("aten::view_as", "aten::reshape_as", **KEEP)
+@aten("aten::view_as", "aten::reshape_as", quantised="keep")
 def reshape_as(c: Call, self: Any, other: Any) -> Any:
     return c.reshape(c.tensor(self), c.shape(other))
 
 
-@aten("aten::flatten", **KEEP)
+@aten("aten::flatten", quantised="keep")
 def flatten(c: Call, self: Any, start_dim: Any = 0, end_dim: Any = -1) -> Any:
     shape = c.shape(self)
     if not shape:
@@ -52,12 +50,12 @@ def flatten(c: Call, self: Any, start_dim: Any = 0, end_dim: Any = -1) -> Any:
     return c.reshape(self, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
-@aten("aten::ravel", **KEEP)
+@aten("aten::ravel", quantised="keep")
 def ravel(c: Call, self: Any) -> Any:
     return c.reshape(self, (c.tensor(self).type.elements,))
 
 
-@aten("aten::unflatten", **KEEP)
+@aten("aten::unflatten", quantised="keep")
 def unflatten(c: Call, self: Any, dim: Any, sizes: Any, names: Any = None) -> Any:
     shape = c.shape(self)
     axis = c.axis(dim, len(shape))
@@ -70,7 +68,7 @@ def _filled(sizes: Sequence[int], total: int) -> list[int]:
     return [total // known if s == -1 and known else s for s in sizes]
 
 
-@aten("aten::squeeze", "aten::squeeze_copy", **KEEP)
+@aten("aten::squeeze", "aten::squeeze_copy", quantised="keep")
 def squeeze(c: Call, self: Any, dim: Any = None) -> Any:
     """Axes of more than one element stay, even where they are named."""
     shape = c.shape(self)
@@ -78,21 +76,21 @@ def squeeze(c: Call, self: Any, dim: Any = None) -> Any:
     return c.reshape(self, [d for i, d in enumerate(shape) if i not in axes or d != 1])
 
 
-@aten("aten::unsqueeze", "aten::unsqueeze_copy", **KEEP)
+@aten("aten::unsqueeze", "aten::unsqueeze_copy", quantised="keep")
 def unsqueeze(c: Call, self: Any, dim: Any) -> Any:
     shape = list(c.shape(self))
     shape.insert(c.axis(dim, len(shape) + 1), 1)
     return c.reshape(self, shape)
 
 
-@aten("aten::permute", "aten::permute_copy", **KEEP)
+@aten("aten::permute", "aten::permute_copy", quantised="keep")
 def permute(c: Call, self: Any, dims: Any) -> Any:
     x = c.tensor(self)
     perm = tuple(c.axis(d, x.type.rank) for d in c.integers(dims, "the dimensions"))
     return x if perm == tuple(range(x.type.rank)) else c.emit(tensor.Transpose, x, perm=perm)
 
 
-@aten("aten::transpose", "aten::transpose_copy", "aten::swapaxes", "aten::swapdims", **KEEP)
+@aten("aten::transpose", "aten::transpose_copy", "aten::swapaxes", "aten::swapdims", quantised="keep")
 def transpose(c: Call, self: Any, dim0: Any, dim1: Any) -> Any:
     rank = len(c.shape(self))
     if rank == 0:
@@ -103,7 +101,7 @@ def transpose(c: Call, self: Any, dim0: Any, dim1: Any) -> Any:
     return permute(c, self, order)
 
 
-@aten("aten::t", "aten::numpy_T", "aten::mT", "aten::t_copy", "aten::adjoint", **KEEP)
+@aten("aten::t", "aten::numpy_T", "aten::mT", "aten::t_copy", "aten::adjoint", quantised="keep")
 def matrix_transpose(c: Call, self: Any) -> Any:
     rank = len(c.shape(self))
     if c.base == "numpy_T":
@@ -111,7 +109,7 @@ def matrix_transpose(c: Call, self: Any) -> Any:
     return transpose(c, self, -1, -2) if rank > 1 else self
 
 
-@aten("aten::movedim", "aten::moveaxis", **KEEP)
+@aten("aten::movedim", "aten::moveaxis", quantised="keep")
 def move_axes(c: Call, self: Any, source: Any, destination: Any) -> Any:
     rank = len(c.shape(self))
     origins = [c.axis(s, rank) for s in c.integers(source, "the source")]
@@ -145,12 +143,12 @@ def _cat_quantised(c: Call, values: list[Value], dim: Any) -> Value:
     return requantised(c, cat(c, dequantised(c, values), dim), like)
 
 
-@aten("aten::stack", **KEEP)
+@aten("aten::stack", quantised="keep")
 def stack(c: Call, tensors: Any, dim: Any = 0) -> Any:
     return cat(c, [unsqueeze(c, v, dim) for v in tensors], dim)
 
 
-@aten("aten::hstack", "aten::vstack", "aten::dstack", "aten::row_stack", "aten::column_stack", **KEEP)
+@aten("aten::hstack", "aten::vstack", "aten::dstack", "aten::row_stack", "aten::column_stack", quantised="keep")
 def stack_by_name(c: Call, tensors: Any) -> Any:
     """NumPy's joins: along axis 0 of at least 2-D tensors, axis 1 (0 of vectors), or axis 2 of at least 3-D ones."""
     ranks = [len(c.shape(v)) for v in tensors]
@@ -193,7 +191,7 @@ def slice_axis(c: Call, self: Any, dim: Any = 0, start: Any = None, end: Any = N
     return cut(c, self, axis, found.start, len(found), found.step)
 
 
-@aten("aten::narrow", "aten::narrow_copy", **KEEP)
+@aten("aten::narrow", "aten::narrow_copy", quantised="keep")
 def narrow(c: Call, self: Any, dim: Any, start: Any, length: Any) -> Any:
     axis = c.axis(dim, len(c.shape(self)))
     first = c.integer(start, "the start")
@@ -201,7 +199,7 @@ def narrow(c: Call, self: Any, dim: Any, start: Any, length: Any) -> Any:
     return cut(c, self, axis, first, c.integer(length, "the length"))
 
 
-@aten("aten::select", "aten::select_copy", **KEEP)
+@aten("aten::select", "aten::select_copy", quantised="keep")
 def select(c: Call, self: Any, dim: Any, index: Any) -> Any:
     shape = c.shape(self)
     axis, at = c.axis(dim, len(shape)), c.integer(index, "the index")
@@ -221,7 +219,7 @@ def _parts(c: Call, x: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
 
 
 @aten("aten::split", "aten::unsafe_split", "aten::split_copy", "aten::split_with_sizes",
-      "aten::unsafe_split_with_sizes", "aten::split_with_sizes_copy", **KEEP)  # fmt: skip
+      "aten::unsafe_split_with_sizes", "aten::split_with_sizes_copy", quantised="keep")  # fmt: skip
 def split(c: Call, self: Any, split_size: Any = None, dim: Any = 0, **named: Any) -> Any:
     """Into parts of one size, the last perhaps smaller, or of listed sizes."""
     wanted = named.get("split_sizes", named.get("split_size_or_sections", split_size))
@@ -234,13 +232,13 @@ def split(c: Call, self: Any, split_size: Any = None, dim: Any = 0, **named: Any
     return _parts(c, self, axis, [min(size, total - at) for at in range(0, total, size)] or [0])
 
 
-@aten("aten::chunk", "aten::unsafe_chunk", **KEEP)
+@aten("aten::chunk", "aten::unsafe_chunk", quantised="keep")
 def chunk(c: Call, self: Any, chunks: Any, dim: Any = 0) -> Any:
     total = c.shape(self)[c.axis(dim, len(c.shape(self)))]
     return split(c, self, max(-(-total // c.integer(chunks, "the number of parts")), 1), dim)
 
 
-@aten("aten::tensor_split", "aten::hsplit", "aten::vsplit", **KEEP)
+@aten("aten::tensor_split", "aten::hsplit", "aten::vsplit", quantised="keep")
 def tensor_split(c: Call, self: Any, sections: Any, dim: Any = 0) -> Any:
     """Into parts as equal as can be, or at listed places."""
     rank = len(c.shape(self))
@@ -253,7 +251,7 @@ def tensor_split(c: Call, self: Any, sections: Any, dim: Any = 0) -> Any:
     return _parts(c, self, axis, [total // count + (i < total % count) for i in range(count)])
 
 
-@aten("aten::unbind", "aten::unbind_copy", **KEEP)
+@aten("aten::unbind", "aten::unbind_copy", quantised="keep")
 def unbind(c: Call, self: Any, dim: Any = 0) -> Any:
     return [select(c, self, dim, i) for i in range(c.shape(self)[c.axis(dim, len(c.shape(self)))])]
 
@@ -263,7 +261,7 @@ def triangle(c: Call, self: Any, diagonal: Any = 0) -> Any:
     return c.emit(tensor.Trilu, c.tensor(self), upper=c.base == "triu", k=c.integer(diagonal, "the diagonal"))
 
 
-@aten("aten::diagonal", "aten::diagonal_copy", "aten::linalg_diagonal", **KEEP)
+@aten("aten::diagonal", "aten::diagonal_copy", "aten::linalg_diagonal", quantised="keep")
 def diagonal(c: Call, self: Any, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Any:
     """A gather along the two axes taken as one."""
     rank = len(c.shape(self))
@@ -276,7 +274,7 @@ def diagonal(c: Call, self: Any, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) 
 
 
 # -- repetition --------------------------------------------------------------------------------------------------------
-@aten("aten::expand", "aten::broadcast_to", "aten::expand_copy", **KEEP)
+@aten("aten::expand", "aten::broadcast_to", "aten::expand_copy", quantised="keep")
 def expand(c: Call, self: Any, size: Any, implicit: bool = False) -> Any:
     """-1 keeps an axis."""
     shape, wanted = c.shape(self), list(c.integers(size, "the shape"))
@@ -285,18 +283,18 @@ def expand(c: Call, self: Any, size: Any, implicit: bool = False) -> Any:
     return self if tuple(wanted) == shape else c.emit(tensor.BroadcastTo, self, shape=tuple(wanted))
 
 
-@aten("aten::expand_as", **KEEP)
+@aten("aten::expand_as", quantised="keep")
 def expand_as(c: Call, self: Any, other: Any) -> Any:
     return expand(c, self, c.shape(other))
 
 
-@aten("aten::broadcast_tensors", **KEEP)
+@aten("aten::broadcast_tensors", quantised="keep")
 def broadcast_tensors(c: Call, tensors: Any) -> Any:
     shape = np.broadcast_shapes(*(c.shape(v) for v in tensors))
     return [expand(c, v, shape) for v in tensors]
 
 
-@aten("aten::meshgrid", **KEEP)
+@aten("aten::meshgrid", quantised="keep")
 def meshgrid(c: Call, tensors: Any, indexing: str = "ij") -> Any:
     """Each vector along an axis of its own; indexing xy exchanges the first two axes."""
     sizes = [v.type.elements for v in tensors]
@@ -308,7 +306,7 @@ def meshgrid(c: Call, tensors: Any, indexing: str = "ij") -> Any:
     return grids
 
 
-@aten("aten::repeat", "aten::tile", **KEEP)
+@aten("aten::repeat", "aten::tile", quantised="keep")
 def repeat(c: Call, self: Any, repeats: Any) -> Any:
     """One entry per axis, for new leading axes too; tile may have fewer."""
     shape, counts = c.shape(self), c.integers(repeats, "the repeats")
@@ -320,7 +318,7 @@ def repeat(c: Call, self: Any, repeats: Any) -> Any:
     return x if all(r == 1 for r in counts) else c.emit(tensor.Tile, x, repeats=counts)
 
 
-@aten("aten::repeat_interleave", **KEEP)
+@aten("aten::repeat_interleave", quantised="keep")
 def repeat_interleave(c: Call, self: Any, repeats: Any = None, dim: Any = None, output_size: Any = None) -> Any:
     """Each element several times in place: a gather by known places. Repeats alone give the places."""
     if repeats is None:
@@ -334,7 +332,7 @@ def repeat_interleave(c: Call, self: Any, repeats: Any = None, dim: Any = None, 
     return c.emit(tensor.Gather, x, c.constant(places), axis=axis)
 
 
-@aten("aten::roll", **KEEP)
+@aten("aten::roll", quantised="keep")
 def roll(c: Call, self: Any, shifts: Any, dims: Any = ()) -> Any:
     x, moves = c.tensor(self), c.integers(shifts, "the shifts")
     if isinstance(dims, list | tuple) and not dims:
@@ -348,7 +346,7 @@ def roll(c: Call, self: Any, shifts: Any, dims: Any = ()) -> Any:
     return x
 
 
-@aten("aten::flip", "aten::fliplr", "aten::flipud", **KEEP)
+@aten("aten::flip", "aten::fliplr", "aten::flipud", quantised="keep")
 def flip(c: Call, self: Any, dims: Any = None) -> Any:
     x = c.tensor(self)
     shape, listed = x.type.static_shape, {"fliplr": (1,), "flipud": (0,)}.get(c.base, dims)
@@ -358,7 +356,7 @@ def flip(c: Call, self: Any, dims: Any = None) -> Any:
     return c.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps) if axes else x
 
 
-@aten("aten::rot90", **KEEP)
+@aten("aten::rot90", quantised="keep")
 def rotate(c: Call, self: Any, k: Any = 1, dims: Any = (0, 1)) -> Any:
     a, b = c.integers(dims, "the dimensions")
     turns = c.integer(k, "the number of turns") % 4
@@ -395,26 +393,26 @@ def padded(c: Call, x: Value, pad: Any, mode: str, value: Any) -> Value:
     return c.emit(tensor.Pad, x, pads=pads, mode=MODES[mode], value=filler) if any(pads) else x
 
 
-@aten("aten::pad", **KEEP)
+@aten("aten::pad", quantised="keep")
 def pad(c: Call, self: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     if mode not in MODES:
         raise Malformed(f"mode is {mode!r}")
     return padded(c, c.tensor(self), pad, mode, value)
 
 
-@aten("aten::constant_pad_nd", **KEEP)
+@aten("aten::constant_pad_nd", quantised="keep")
 def constant_pad(c: Call, self: Any, pad: Any, value: Any = 0) -> Any:
     return padded(c, c.tensor(self), pad, "constant", value)
 
 
 @aten("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d", "aten::replication_pad1d",
-      "aten::replication_pad2d", "aten::replication_pad3d", "aten::_pad_circular", **KEEP)  # fmt: skip
+      "aten::replication_pad2d", "aten::replication_pad3d", "aten::_pad_circular", quantised="keep")  # fmt: skip
 def border_pad(c: Call, self: Any, padding: Any) -> Any:
     mode = "circular" if "circular" in c.name else "reflect" if "reflection" in c.name else "replicate"
     return padded(c, c.tensor(self), padding, mode, None)
 
 
-@aten("aten::_pad_enum", **KEEP)
+@aten("aten::_pad_enum", quantised="keep")
 def pad_enum(c: Call, self: Any, pad: Any, mode: int, value: Any = None) -> Any:
     return padded(c, c.tensor(self), pad, ["constant", "reflect", "replicate", "circular"][mode], value)
 
@@ -426,14 +424,14 @@ def _as_images(c: Call, x: Value) -> Value:
     return c.reshape(x, (prod(lead), channels, h, w))
 
 
-@aten("aten::pixel_shuffle", **KEEP)
+@aten("aten::pixel_shuffle", quantised="keep")
 def pixel_shuffle(c: Call, self: Any, upscale_factor: Any) -> Any:
     factor = c.integer(upscale_factor, "the factor")
     y = c.emit(nn.DepthToSpace, _as_images(c, self), block_size=factor, mode="CRD")
     return c.reshape(y, (*c.shape(self)[:-3], *c.shape(y)[1:]))
 
 
-@aten("aten::pixel_unshuffle", **KEEP)
+@aten("aten::pixel_unshuffle", quantised="keep")
 def pixel_unshuffle(c: Call, self: Any, downscale_factor: Any) -> Any:
     b = c.integer(downscale_factor, "the factor")
     *lead, channels, h, w = c.shape(self)
@@ -442,7 +440,7 @@ def pixel_unshuffle(c: Call, self: Any, downscale_factor: Any) -> Any:
     return c.reshape(moved, (*lead, channels * b * b, h // b, w // b))
 
 
-@aten("aten::channel_shuffle", "aten::native_channel_shuffle", **KEEP)
+@aten("aten::channel_shuffle", "aten::native_channel_shuffle", quantised="keep")
 def channel_shuffle(c: Call, self: Any, groups: Any) -> Any:
     count, (n, channels, *rest) = c.integer(groups, "the number of groups"), c.shape(self)
     grouped = c.reshape(self, (n, count, channels // count, prod(rest)))
@@ -450,7 +448,7 @@ def channel_shuffle(c: Call, self: Any, groups: Any) -> Any:
 
 
 # -- windows as axes ---------------------------------------------------------------------------------------------------
-@aten("aten::unfold", "aten::unfold_copy", **KEEP)
+@aten("aten::unfold", "aten::unfold_copy", quantised="keep")
 def unfold(c: Call, self: Any, dimension: Any, size: Any, step: Any) -> Any:
     """Windows along an axis, their elements along a new last axis."""
     shape = c.shape(self)
@@ -473,7 +471,7 @@ def _two(c: Call, value: Any, what: str) -> tuple[int, int]:
     return (found[0], found[-1])
 
 
-@aten("aten::im2col", **KEEP)
+@aten("aten::im2col", quantised="keep")
 def im2col(c: Call, self: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     """[n, c, h, w] to [n, c*kh*kw, windows]: two gathers."""
     pads = _two(c, padding, "the padding")
@@ -518,7 +516,7 @@ def diag_embed(c: Call, self: Any, offset: Any = 0, dim1: Any = -2, dim2: Any = 
     return move_axes(c, y, [-2, -1], [c.axis(dim1, rank), c.axis(dim2, rank)])
 
 
-@aten("aten::as_strided", "aten::as_strided_copy", **KEEP)
+@aten("aten::as_strided", "aten::as_strided_copy", quantised="keep")
 def as_strided(c: Call, self: Any, size: Any, stride: Any, storage_offset: Any = None) -> Any:
     """A gather over the tensor's elements in row-major order, which is how they lie unless a view came before."""
     sizes, strides = c.integers(size, "the size"), c.integers(stride, "the stride")

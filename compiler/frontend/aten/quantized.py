@@ -162,7 +162,7 @@ def dequantize(c: Call, tensors: Any) -> Any:
     return dequantised(c, tensors)
 
 
-@aten("aten::int_repr", quantised="keep")
+@aten("aten::int_repr", quantised="keep", refuses=True)
 def int_repr(c: Call, self: Any) -> Any:
     raise Unsupported("reads the integers of a quantised tensor", "use its values (dequantize)")
 

@@ -46,12 +46,15 @@ class Row:
     quantised: str
     parameters: frozenset[str]
     takes_any: bool
+    refuses: bool = False
+    """It only says why not."""
 
     @staticmethod
-    def of(function: Converter, quantised: str) -> Row:
+    def of(function: Converter, quantised: str, refuses: bool) -> Row:
         kinds = inspect.signature(function).parameters.values()
         return Row(
-            function, quantised, frozenset(p.name for p in kinds), any(p.kind is p.VAR_KEYWORD for p in kinds)
+            function, quantised, frozenset(p.name for p in kinds), any(p.kind is p.VAR_KEYWORD for p in kinds),
+            refuses,
         )
 
 
@@ -59,11 +62,13 @@ ATEN: dict[str, Row] = {}
 """Name, with or without overload → row. Complete once `load_converters` ran."""
 
 
-def aten(*names: str, quantised: str = "same") -> Callable[[Converter], Converter]:
-    """Register a function as the converter of `names`. `quantised`: `same` or `keep`."""
+def aten(*names: str, quantised: str = "same", refuses: bool = False) -> Callable[[Converter], Converter]:
+    """Register a function as the converter of `names`. `quantised`: `same` or `keep`. One that `refuses` only says why
+    the operator cannot be converted.
+    """
 
     def decorate(function: Converter) -> Converter:
-        row = Row.of(function, quantised)
+        row = Row.of(function, quantised, refuses)
         for name in names:
             if name in ATEN:
                 raise ValueError(f"{name} has two rows")
