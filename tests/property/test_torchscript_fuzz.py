@@ -134,7 +134,7 @@ def test_thousands_of_damaged_archives_are_imported_or_refused(name: str, kind: 
 
 
 HOSTILE = """
-import json, resource, sys, time
+import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from tests.property import test_torchscript_fuzz as fuzz
 from tests.unit.test_torchscript_evaluator import test_code_without_end_or_bound_is_stopped as stopped
@@ -157,5 +157,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_hostile_archives_take_bounded_memory() -> None:
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", HOSTILE, json.dumps([root])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
-    assert int(done.stdout.split()[-1]) < 2_500_000  # KB
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    assert int(done.stdout.split()[-1]) < 1_500_000  # KB
