@@ -91,6 +91,72 @@ def detector(size: int = 32, classes: int = 3, most: int = 10) -> onnx.ModelProt
     return g.model({"image": (1, 3, size, size)}, {"detections": ("found", 6)})
 
 
+def places() -> onnx.ModelProto:
+    """Where a feature map exceeds a threshold, and what it is there."""
+    g = Graph()
+    y = g.conv("image", 3, 8)
+    found = g.op("NonZero", g.op("Greater", y, g.constant(0.5, np.float32)))
+    g.op("Transpose", found, perm=[1, 0], name="where")
+    g.op("GatherND", y, "where", name="what")
+    return g.model({"image": (1, 3, 8, 8)}, {"where": (("k", 4), I64), "what": ("k",)})
+
+
+def regions_of_interest() -> onnx.ModelProto:
+    """Two stages: boxes chosen by scores, their part of the feature map resampled and classified."""
+    g = Graph()
+    y = g.conv("image", 3, 8)
+    boxes = g.constant(g.random.uniform(0, 7, size=(1, 6, 4)), np.float32)
+    scores = g.op("Sigmoid", g.op("Reshape", g.op("GlobalAveragePool", g.conv(y, 8, 6)), g.constant([1, 1, 6])))
+    chosen = g.op("NonMaxSuppression", boxes, scores, g.constant([4]), g.constant([0.7], np.float32))
+    rows = g.op("Gather", chosen, g.constant(2), axis=1)
+    kept = g.op("Gather", g.op("Squeeze", boxes, g.constant([0])), rows, axis=0)
+    crops = g.op("RoiAlign", y, kept, g.op("Mul", rows, g.constant(0)), output_height=3, output_width=3,
+                 sampling_ratio=2)  # fmt: skip
+    logits = g.op("Gemm", g.op("Flatten", crops), g.weight(5, 72), g.constant(np.zeros(5), np.float32), transB=1)
+    g.op("Softmax", logits, name="kinds")
+    return g.model({"image": (1, 3, 8, 8)}, {"kinds": ("k", 5)})
+
+
+def shapes_from_data() -> onnx.ModelProto:
+    """Shapes of what is left of a vector, put to use as exporters do."""
+    g = Graph()
+    flat = g.op("Reshape", g.conv("image", 3, 8), g.constant([-1]))
+    left = g.op("Compress", flat, g.op("Greater", flat, g.constant(0.2, np.float32)))
+    size = g.op("Shape", left)
+    g.op("Range", g.constant(0), g.op("Squeeze", size), g.constant(1), name="numbers")
+    g.op("Add", g.op("ConstantOfShape", size), left, name="same")
+    half = g.op("Slice", left, g.constant([0]), g.op("Div", size, g.constant([2])), g.constant([0]))
+    wanted = g.op("Concat", g.constant([3]), g.op("Shape", half), axis=0)
+    g.op("Expand", g.op("Unsqueeze", half, g.constant([0])), wanted, name="rows")
+    best = g.op("Min", size, g.constant([5]))
+    g.op("TopK", left, best, outputs=2, name="best")
+    outputs = {"numbers": (("n",), I64), "same": ("n",), "rows": (3, "h"), "best": ("b",), "best.1": (("b",), I64)}
+    return g.model({"image": (1, 3, 8, 8)}, outputs)
+
+
+def refined(rounds: int = 50) -> onnx.ModelProto:
+    """Features refined by a product in a loop until they change little, and a head that depends on their mean."""
+    g = Graph()
+    pooled = g.op("Flatten", g.op("GlobalAveragePool", g.conv("image", 3, 8)))
+    info = helper.make_tensor_value_info
+    weight = numpy_helper.from_array((np.eye(8) * 0.5 + 0.02).astype(np.float32), "refine")
+    body = helper.make_graph([
+        node("MatMul", ["v", "refine"], ["w"]), node("Sub", ["w", "v"], ["d"]), node("Abs", ["d"], ["a"]),
+        node("ReduceMax", ["a"], ["m"], keepdims=0), node("Greater", ["m", "small"], ["go"]),
+    ], "body", [info("i", I64, ()), info("c", BOOL, ()), info("v", F32, (1, 8))],
+        [info("go", BOOL, ()), info("w", F32, (1, 8)), info("m", F32, ())], [weight])  # fmt: skip
+    g.tensors.append(numpy_helper.from_array(np.float32(0.01), "small"))
+    heads = [g.constant(rounds), g.constant(True, np.bool_)]
+    g.nodes.append(node("Loop", [*heads, pooled], ["settled", "steps"], body=body))
+    positive = g.op("Greater", g.op("ReduceSum", "settled", keepdims=0), g.constant(0.0, np.float32))
+    branches = {}
+    for name, kind in (("then_branch", "Relu"), ("else_branch", "Neg")):
+        out = info(f"{name}_y", F32, None)
+        branches[name] = helper.make_graph([node(kind, ["settled"], [f"{name}_y"])], name, [], [out])
+    g.nodes.append(node("If", [positive], ["y"], **branches))
+    return g.model({"image": (1, 3, 8, 8)}, {"y": (1, 8), "steps": ("n",)})
+
+
 def save(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
     path = folder / name
     path.write_bytes(proto.SerializeToString())

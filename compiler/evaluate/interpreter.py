@@ -14,23 +14,24 @@ import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
 from compiler.evaluate.blas import blas_threads
+from compiler.evaluate.control import CONTROL
 from compiler.evaluate.registry import Evaluator, agrees, as_results, find_evaluator
 from compiler.ir.core import Argument, Block, Constant, Function, Module, Op, Value
 
 Observe = Callable[[Value, np.ndarray], None]
 Inputs = Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
-STRUCTURE = frozenset({"graph.call", "graph.kernel", "graph.return", "graph.yield"})
+STRUCTURE = frozenset({"graph.call", "graph.kernel", "graph.return", "graph.yield", *CONTROL})
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One op of a plan. `operands`, `results` and `dead` are slots of the environment; `inner` is a call's or
-    kernel's plan."""
+    kernel's plan, or those of the regions that an op chooses from."""
 
     op: Op
     function: Evaluator | None
-    inner: Plan | None
+    inner: tuple[Plan, ...]
     operands: tuple[int, ...]
     results: tuple[int, ...]
     dead: tuple[int, ...]
@@ -104,8 +105,8 @@ def run_plan(plan: Plan, inputs: Sequence[np.ndarray], observe: Observe | None) 
 
 def _run_step(step: Step, environment: list[np.ndarray | None], observe: Observe | None) -> None:
     operands = [environment[slot] for slot in step.operands]
-    if step.inner is not None:
-        results = as_results(step.op, tuple(run_plan(step.inner, operands, observe)))  # type: ignore[arg-type]
+    if step.inner:
+        results = as_results(step.op, tuple(_run_inner(step, operands, observe)))  # type: ignore[arg-type]
     else:
         results = as_results(step.op, step.function(step.op, *operands))  # type: ignore[misc]
     for slot, array in zip(step.results, results, strict=True):
@@ -115,6 +116,13 @@ def _run_step(step: Step, environment: list[np.ndarray | None], observe: Observe
             observe(result, array)
     for slot in step.dead:
         environment[slot] = None
+
+
+def _run_inner(step: Step, operands: Sequence[np.ndarray], observe: Observe | None) -> list[np.ndarray]:
+    control = CONTROL.get(step.op.op_name)
+    if control is None:
+        return run_plan(step.inner[0], operands, observe)
+    return control(step.op, operands, lambda index, arrays: run_plan(step.inner[index], arrays, observe))
 
 
 # -- planning --------------------------------------------------------------------------------------------------------
@@ -166,18 +174,21 @@ def _last_uses(block: Block) -> dict[Value, Op | None]:
     return last
 
 
-def _resolve(op: Op, callers: tuple[str, ...], faults: dict[str, Diagnostic]) -> tuple[Evaluator | None, Plan | None]:
-    """The evaluator of an op, or the plan inside it."""
-    if op.op_name == "graph.kernel":
-        return None, _plan_block(op.regions[0].block, callers, faults)
+def _resolve(
+    op: Op, callers: tuple[str, ...], faults: dict[str, Diagnostic]
+) -> tuple[Evaluator | None, tuple[Plan, ...]]:
+    """The evaluator of an op, or the plans inside it."""
+    if op.op_name == "graph.kernel" or op.op_name in CONTROL:
+        return None, tuple(_plan_block(region.block, callers, faults) for region in op.regions)
     if op.op_name == "graph.call":
-        return None, _plan_call(op, callers, faults)
+        plan = _plan_call(op, callers, faults)
+        return None, () if plan is None else (plan,)
     function = find_evaluator(op.op_name)
     if function is None:
         faults.setdefault(
             op.op_name, Diagnostic(code="E353", message="has no evaluator", op=op.op_name, where=str(op.location))
         )
-    return function, None
+    return function, ()
 
 
 def _plan_call(op: Op, callers: tuple[str, ...], faults: dict[str, Diagnostic]) -> Plan | None:

@@ -82,7 +82,7 @@ class Binary(MluOp):
         mode = self.mode
         if mode is None:
             return [box, tuple((0, 1) if d == 1 else one for one, d in zip(box, self.b.type.shape, strict=True))]
-        second = {isa.Mode.CYCLE: (box[-1],), isa.Mode.ROW: (*box[:-1], (0, 1)), isa.Mode.FULL: box}
+        second = {isa.Mode.CYCLE: box[-1:], isa.Mode.ROW: (*box[:-1], (0, 1)), isa.Mode.FULL: box}
         return [box, second.get(mode)] if len(self._operands) > 1 else [box]  # type: ignore[arg-type]
 
     def parameter(self, index: int) -> str | None:

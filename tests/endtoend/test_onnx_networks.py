@@ -13,7 +13,7 @@ from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from runtime.session import Session
 from tests.journeys import Journey, assert_one_meaning, journey
-from tests.onnx_models import detector, save
+from tests.onnx_models import detector, places, refined, regions_of_interest, save, shapes_from_data
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -76,3 +76,37 @@ def test_an_image_without_objects_gives_no_rows(tmp_path: Path) -> None:
     found = Session(compiled(proto, samples, tmp_path).model).run(*samples[0])
     assert isinstance(found, np.ndarray)
     assert found.shape == (0, 6)
+
+
+# -- what the data decide ----------------------------------------------------------------------------------------------
+DECIDED = {"places": places, "regions of interest": regions_of_interest, "shapes": shapes_from_data, "loop": refined}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_what_the_data_decide_is_decided_as_onnxruntime_does(name: str, tmp_path: Path) -> None:
+    path = save(DECIDED[name](), tmp_path)
+    run = Interpreter(load(path)).run
+    for sample in images(3, 1, 3, 8, 8):
+        for ours, theirs in zip(run(sample), reference(path, sample), strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_what_the_data_decide_runs_on_the_host_and_the_rest_on_the_chip(name: str, tmp_path: Path) -> None:
+    samples = images(4, 1, 3, 8, 8)
+    made = compiled(DECIDED[name](), samples, tmp_path)
+    assert [f.name for f in made.model.functions][:2] == ["subnet0", "host0"]
+    assert any(r.is_open for r in made.model.outputs)
+    assert_one_meaning(made, samples[0])
+    made.model.save(tmp_path / "model.cambricon")
+    session = Session(tmp_path / "model.cambricon")
+    for sample in samples:
+        found = session.run(*sample)
+        assert isinstance(found, list) or name == "regions of interest"
+
+
+def test_a_loop_that_stays_one_is_written_into_the_host_function(tmp_path: Path) -> None:
+    made = compiled(refined(), images(4, 1, 3, 8, 8), tmp_path)
+    text = "".join(f.text for f in made.model.host_functions)
+    assert "graph.loop" in text and "graph.if" in text

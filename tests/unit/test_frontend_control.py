@@ -10,6 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compiler.errors import CompilerError
+from compiler.ir.parser import parse_module
+from compiler.ir.printer import print_module
+from compiler.ir.verifier import verify
 
 from .onnx_graphs import agree, imported, model, node, op_names, random
 
@@ -108,8 +111,7 @@ def test_a_condition_on_a_shape_is_known(tmp_path: Path) -> None:
 
 def test_a_condition_can_be_bound(tmp_path: Path) -> None:
     proto = model(branching(), {"x": (2,), "c": ((), TensorProto.BOOL)})
-    with pytest.raises(CompilerError, match=r"condition depends on the network's data[\s\S]*--bind"):
-        imported(proto, tmp_path)
+    assert op_names(imported(proto, tmp_path)) == ["graph.if"]
     assert op_names(imported(proto, tmp_path, bindings={"c": True})) == ["nn.relu"]
 
 
@@ -141,9 +143,75 @@ def test_a_loop_with_a_known_trip_count_is_unrolled(tmp_path: Path) -> None:
     assert len({op.name for op in module.main.body}) == len(list(module.main.body))
 
 
-def test_a_loop_of_unknown_length_is_refused(tmp_path: Path) -> None:
+def test_a_loop_of_unknown_length_stays_one(tmp_path: Path) -> None:
     proto = model(doubling_loop(), {"x": (2,), "n": ((), TensorProto.INT64)}, ["y", "all"])
-    with pytest.raises(CompilerError, match="number of rounds is not known"):
+    module = agree(proto, [random(2), scalar(3)], tmp_path)
+    assert op_names(module) == ["graph.loop"]
+    assert [v.type.shape for v in module.main.outputs] == [(2,), (None, 2)]
+    agree(proto, [random(2), scalar(0)], tmp_path)
+
+
+# -- what the data decide ----------------------------------------------------------------------------------------------
+def test_a_branch_that_the_data_choose(tmp_path: Path) -> None:
+    before = [node("ReduceSum", ["x"], ["s"], keepdims=0), node("Greater", ["s", "zero"], ["c"])]
+    proto = model(branching(*before), {"x": (2,)}, constants={"zero": np.float32(0)}, opset=11)
+    for x in (np.float32([1, 2]), np.float32([1, -2])):
+        module = agree(proto, [x], tmp_path)
+    assert op_names(module) == ["reduce.sum", "math.greater", "graph.if"]
+
+
+def test_branches_of_different_shapes_have_an_open_one(tmp_path: Path) -> None:
+    out = [helper.make_tensor_value_info(f"{k}_out", TensorProto.FLOAT, None) for k in "ab"]
+    constants = [numpy_helper.from_array(np.array(v, np.int64), n) for n, v in (("s0", [0]), ("s1", [1]), ("s2", [2]))]
+    cut = helper.make_graph([node("Slice", ["x", "s0", "s1"], ["a_out"])], "a", [], out[:1], constants)
+    whole = helper.make_graph([node("Slice", ["x", "s0", "s2"], ["b_out"])], "b", [], out[1:], constants)
+    proto = model([node("If", ["c"], ["y"], then_branch=cut, else_branch=whole)],
+                  {"x": (3, 2), "c": ((), TensorProto.BOOL)})  # fmt: skip
+    for c in (True, False):
+        module = agree(proto, [random(3, 2), np.array(c)], tmp_path)
+    assert module.main.outputs[0].type.shape == (None, 2)
+
+
+def growing_loop() -> onnx.NodeProto:
+    """Doubles a value until its sum is large enough, collecting it; and a vector that grows by one a round."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph([
+        node("Add", ["v", "v"], ["w"]), node("ReduceSum", ["w"], ["s"], keepdims=0),
+        node("Less", ["s", "limit"], ["go"]), node("Mul", ["w", "k"], ["o"]),
+        node("Unsqueeze", ["s", "ax"], ["s1"]), node("Concat", ["g", "s1"], ["h"], axis=0),
+    ], "body", [
+        info("i", TensorProto.INT64, ()), info("c", TensorProto.BOOL, ()), info("v", TensorProto.FLOAT, (2,)),
+        info("g", TensorProto.FLOAT, None),
+    ], [
+        info("go", TensorProto.BOOL, ()), info("w", TensorProto.FLOAT, (2,)), info("h", TensorProto.FLOAT, None),
+        info("o", TensorProto.FLOAT, (2,)),
+    ])  # fmt: skip
+    return node("Loop", ["", "t", "x", "start"], ["y", "sums", "all"], body=body)
+
+
+def test_a_loop_that_the_data_end(tmp_path: Path) -> None:
+    constants = {"t": np.array(True), "limit": np.float32(20), "ax": np.array([0]), "start": np.zeros(1, np.float32)}
+    proto = model(growing_loop(), {"x": (2,), "k": (2,)}, ["y", "sums", "all"], constants)
+    for x in (np.float32([1, 2]), np.float32([30, 2])):
+        module = agree(proto, [x, random(2)], tmp_path)
+    assert [v.type.shape for v in module.main.outputs] == [(2,), (None,), (None, 2)]
+    assert "graph.loop" in op_names(module)
+
+
+def test_regions_print_and_parse(tmp_path: Path) -> None:
+    constants = {"t": np.array(True), "limit": np.float32(20), "ax": np.array([0]), "start": np.zeros(1, np.float32)}
+    module = imported(model(growing_loop(), {"x": (2,), "k": (2,)}, ["y", "sums", "all"], constants), tmp_path)
+    verify(module)
+    assert print_module(parse_module(print_module(module))) == print_module(module)
+
+
+def test_a_choice_inside_a_choice_is_refused(tmp_path: Path) -> None:
+    inner = node("If", ["c"], ["m"], then_branch=branch("p", "Relu"), else_branch=branch("q", "Neg"))
+    out = helper.make_tensor_value_info("m", TensorProto.FLOAT, None)
+    outer = helper.make_graph([inner], "outer", [], [out])
+    proto = model([node("If", ["c"], ["y"], then_branch=outer, else_branch=branch("r", "Abs"))],
+                  {"x": (2,), "c": ((), TensorProto.BOOL)})  # fmt: skip
+    with pytest.raises(CompilerError, match="holds another branch or loop"):
         imported(proto, tmp_path)
 
 

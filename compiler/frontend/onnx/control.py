@@ -9,6 +9,7 @@ import numpy as np
 from compiler.frontend.builder import GROWTH_LIMIT
 from compiler.frontend.common.emitter import reshape
 from compiler.frontend.onnx import dynamic, reader
+from compiler.frontend.onnx.choices import chosen
 from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
@@ -89,12 +90,9 @@ def eye_like(n: Node) -> Value:
 # -- control flow ------------------------------------------------------------------------------------------------------
 @converter("If")
 def if_node(n: Node) -> Inline:
-    """The branch a known condition chooses."""
+    """The branch a known condition chooses; or both, as regions of an op that runs on the host."""
     n.ignore("then_branch", "else_branch")
     if n.known(0) is None:
-        raise Unsupported(
-            "its condition depends on the network's data",
-            "export without data-dependent branches, or bind the input that decides (--bind NAME=VALUE)",
-        )
+        return chosen(n, n.graph("then_branch"), n.graph("else_branch"))
     graph = n.graph("then_branch" if n.array(0, "the condition").reshape(-1)[0] else "else_branch")
     return Inline(graph.node, [o.name for o in graph.output], initializers=graph.initializer)

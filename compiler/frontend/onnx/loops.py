@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from compiler.frontend.common.emitter import normal_axis, reshape
+from compiler.frontend.onnx.choices import Body, repeated
 from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
@@ -42,16 +43,15 @@ def _joined(n: Node, values: Sequence[Value], axis: int = 0) -> Value:
 
 @converter("Loop")
 def loop(n: Node) -> Any:
-    """A loop whose rounds are known at import, unrolled."""
+    """A loop whose rounds are known at import, unrolled; any other one is a region that the host repeats."""
     n.ignore("body", *range(2, len(n.inputs)))
     trips, condition = n.known(0), n.known(1)
     unknown = (n.optional(0) is not None and trips is None) or (n.optional(1) is not None and condition is None)
     if unknown or (trips is None and condition is None):
-        raise Unsupported(
-            "its number of rounds is not known at import",
-            f"export the network with a fixed number of rounds, or {HOST_LOOP}",
-        )
+        return repeated(n, n.graph("body"))
     limit = int(trips.reshape(-1)[0]) if trips is not None else None
+    if limit is not None and limit > LONGEST_LOOP and (condition is None or condition.reshape(-1)[0]):
+        return repeated(n, n.graph("body"))
     alive = condition is None or bool(condition.reshape(-1)[0])
     return _Unrolling(n, n.graph("body"), limit).next_round(0, alive, list(n.inputs[2:]), [])
 
@@ -71,10 +71,14 @@ class _Unrolling:
         if number >= LONGEST_LOOP:
             raise Unsupported(f"has more than {LONGEST_LOOP} rounds", HOST_LOOP)
         values = [self.node.constant(number, DType.I64), self.node.constant(True), *carried]
+        emitted = Body(self.node.builder)
 
         def then(outputs: list[Any]) -> Any:
             if not isinstance(outputs[0], Constant):
-                raise Unsupported("its condition depends on the network's data", "export it with a fixed trip count")
+                if number:
+                    raise Unsupported("its condition depends on the network's data after a round", HOST_LOOP)
+                emitted.discard()
+                return repeated(self.node, self.body)
             state, scanned = outputs[1 : 1 + len(carried)], outputs[1 + len(carried) :]
             return self.next_round(number + 1, bool(outputs[0].data.reshape(-1)[0]), state, [*collected, scanned])
 
