@@ -235,8 +235,8 @@ def _tile(geometry: Geometry) -> int:
 
 
 def _simplified(operation: Operation) -> list[list[int]]:
-    """The steps in the words kernels know, without roundings that change nothing: of what is an fp16 number already, and
-    of the last step where the store rounds anyway."""
+    """The steps in the words kernels know, without roundings that change nothing: of what is an fp16 number already,
+    and of the last step where the store rounds anyway."""
     steps, halves = [], operation.words.get(L.SRC_TYPE) == L.TYPE_F16 and operation.vector is not None
     stored = operation.target is not None and operation.target.type == L.TYPE_F16
     for number, original in enumerate(operation.steps):

@@ -9,8 +9,24 @@ were not read from constants), the panel is copied and cleared first.
 # mypy: ignore-errors
 from __future__ import annotations
 
-from runtime.kernels.build import kernel
-from runtime.kernels.language import I16, I32, LANES, function
+from compiler.native.build import kernel
+from compiler.native.language import I16, I32, LANES, function
+from compiler.native.memory import (
+    INTS,
+    WIDE,
+    i64_at,
+    lanes_below,
+    load,
+    low_float,
+    registers,
+    sign_extended,
+    spread,
+    store,
+    store_first,
+    to_floats,
+    u32_at,
+    zeros,
+)
 from runtime.kernels.layout import (
     CHUNKS,
     COLUMNS,
@@ -38,22 +54,6 @@ from runtime.kernels.layout import (
     STRIDE_Y,
     TAIL_MASK,
     TYPE_I8,
-)
-from runtime.kernels.memory import (
-    INTS,
-    WIDE,
-    i64_at,
-    lanes_below,
-    load,
-    low_float,
-    registers,
-    sign_extended,
-    spread,
-    store,
-    store_first,
-    to_floats,
-    u32_at,
-    zeros,
 )
 from runtime.kernels.steps import (
     SIZES,

@@ -6,8 +6,9 @@ A binary, unary or convert instruction is a chain of one step or none; a fused r
 # mypy: ignore-errors
 from __future__ import annotations
 
-from runtime.kernels.build import kernel
-from runtime.kernels.language import LANES, function
+from compiler.native.build import kernel
+from compiler.native.language import LANES, function
+from compiler.native.memory import i64_at, lanes_below, low_float
 from runtime.kernels.layout import (
     BLOCK_COLUMNS,
     CHUNKS,
@@ -25,7 +26,6 @@ from runtime.kernels.layout import (
     SRC_PIXEL,
     SRC_ROW,
 )
-from runtime.kernels.memory import i64_at, lanes_below, low_float
 from runtime.kernels.steps import (
     SIZES,
     apply_steps,

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from compiler import numerics
-from runtime.kernels.language import function
-from runtime.kernels.memory import absolute, bits_of, float_of, rint, square_root, to_floats, to_ints
+from compiler.native.language import function
+from compiler.native.memory import absolute, bits_of, float_of, rint, square_root, to_floats, to_ints
 
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 INFINITY = np.float32(np.inf)

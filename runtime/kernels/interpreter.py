@@ -9,10 +9,9 @@ depend on one another, hence the result does not depend on the number of threads
 # mypy: ignore-errors
 from __future__ import annotations
 
-from runtime.kernels.build import entry
-from runtime.kernels.language import function
-from runtime.kernels.layout import CHUNKS, FIRST_CHUNK, FUNCTION, WORDS
-from runtime.kernels.memory import (
+from compiler.native.build import entry
+from compiler.native.language import function
+from compiler.native.memory import (
     atomic_add,
     atomic_exchange,
     atomic_load,
@@ -21,6 +20,7 @@ from runtime.kernels.memory import (
     i64_at,
     pause,
 )
+from runtime.kernels.layout import CHUNKS, FIRST_CHUNK, FUNCTION, WORDS
 
 # -- the control block: int64 words, what threads write on cache lines of its own
 GENERATION, ACTIVE = 0, 16

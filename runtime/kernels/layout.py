@@ -42,8 +42,8 @@ STEP_WORDS = 12
 KIND, MODE, OPERAND_TYPE, OPERAND, OPERAND_ROW, OPERAND_PIXEL, PERIOD, CONSTANT, ROUND, SWAP = range(10)
 ADD, SUB, MUL, MAX, MIN, AT_LEAST, AT_MOST = range(7)
 UNARY_BASE, RELU, ABS, NOTHING = 8, 8, 9, 31
-"""Kinds: the binary functions, UNARY_BASE + function, NOTHING (only rounding). AT_LEAST and AT_MOST are MAX and MIN with
-a constant that no zero or NaN has to be told apart from."""
+"""Kinds: the binary functions, UNARY_BASE + function, NOTHING (only rounding). AT_LEAST and AT_MOST are MAX and MIN
+with a constant that no zero or NaN has to be told apart from."""
 FULL, CYCLE, ROW, CONST = range(4)
 MAX_STEPS = 12
 

@@ -6,8 +6,22 @@ Chunks cut the outermost loop that has more than one turn, or a single long run.
 # mypy: ignore-errors
 from __future__ import annotations
 
-from runtime.kernels.build import kernel
-from runtime.kernels.language import LANES, function
+from compiler.native.build import kernel
+from compiler.native.language import LANES, function
+from compiler.native.memory import (
+    BYTES,
+    INTS,
+    SHORTS,
+    copy_bytes,
+    i64_at,
+    lanes_below,
+    spread,
+    store_first,
+    truncated,
+    u8_at,
+    u16_at,
+    u32_at,
+)
 from runtime.kernels.layout import (
     CHUNKS,
     COLUMNS,
@@ -30,20 +44,6 @@ from runtime.kernels.layout import (
     VALUE,
 )
 from runtime.kernels.layout import DST_ROW as OUT_PITCH
-from runtime.kernels.memory import (
-    BYTES,
-    INTS,
-    SHORTS,
-    copy_bytes,
-    i64_at,
-    lanes_below,
-    spread,
-    store_first,
-    truncated,
-    u8_at,
-    u16_at,
-    u32_at,
-)
 from runtime.kernels.steps import share
 
 CACHE_LINE = 64

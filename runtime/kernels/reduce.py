@@ -4,11 +4,11 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+from compiler.native.build import kernel
+from compiler.native.language import LANES, function
+from compiler.native.memory import FLOATS, i64_at, lane, lanes_below, select, spread, upper_lanes, zeros
 from runtime.kernels import functions
-from runtime.kernels.build import kernel
-from runtime.kernels.language import LANES, function
 from runtime.kernels.layout import CHUNKS, COLUMNS, DST, PIXELS, SRC, SRC_ROW
-from runtime.kernels.memory import FLOATS, i64_at, lane, lanes_below, select, spread, upper_lanes, zeros
 from runtime.kernels.steps import SIZES, load_floats, share, store_lanes
 
 SUM, MAX = 0, 1

@@ -9,8 +9,27 @@ that repeat from pixel to pixel (cycles over the columns) are widened once per b
 # mypy: ignore-errors
 from __future__ import annotations
 
+from compiler.native.language import I8, I16, I32, LANES, function
+from compiler.native.memory import (
+    BYTES,
+    FLOATS,
+    INTS,
+    SHORTS,
+    i32_at,
+    i64_at,
+    load,
+    low_float,
+    narrow,
+    rounded,
+    sign_extended,
+    spread,
+    store,
+    store_first,
+    to_floats,
+    to_integers,
+    widen,
+)
 from runtime.kernels import functions
-from runtime.kernels.language import I8, I16, I32, LANES, function
 from runtime.kernels.layout import (
     CONST,
     CONSTANT,
@@ -31,25 +50,6 @@ from runtime.kernels.layout import (
     TYPE_I16,
     TYPE_I32,
     UNARY_BASE,
-)
-from runtime.kernels.memory import (
-    BYTES,
-    FLOATS,
-    INTS,
-    SHORTS,
-    i32_at,
-    i64_at,
-    load,
-    low_float,
-    narrow,
-    rounded,
-    sign_extended,
-    spread,
-    store,
-    store_first,
-    to_floats,
-    to_integers,
-    widen,
 )
 
 SIZES = (1, 2, 2, 4, 4)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 
-from runtime.kernels.build import cpu_features
-from runtime.kernels.language import I32, function, primitive
-from runtime.kernels.memory import INTS, load, spread
+from compiler.native.build import cpu_features
+from compiler.native.language import I32, function, primitive
+from compiler.native.memory import INTS, load, spread
 
 AVAILABLE = {"avx512f", "avx512bw", "avx512vl", "avx512vnni"} <= cpu_features()
 SIGN_FLIP = -0x7F7F7F80  # 0x80808080

@@ -3,9 +3,10 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+from compiler.native.build import kernel
+from compiler.native.language import LANES, function
+from compiler.native.memory import FLOATS, i64_at, lanes_below, load, low_float, store, zeros
 from runtime.kernels import functions
-from runtime.kernels.build import kernel
-from runtime.kernels.language import LANES, function
 from runtime.kernels.layout import (
     BLOCK_COLUMNS,
     CHUNKS,
@@ -30,7 +31,6 @@ from runtime.kernels.layout import (
     WEIGHTS,
     WINDOW_FACTOR,
 )
-from runtime.kernels.memory import FLOATS, i64_at, lanes_below, load, low_float, store, zeros
 from runtime.kernels.steps import (
     SIZES,
     apply_steps,

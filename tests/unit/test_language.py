@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.kernels import build, memory
-from runtime.kernels.language import Refused, function
-from runtime.kernels.memory import f32_at, i8_at, i64_at, u8_at, u16_at
+from compiler.native import build, memory
+from compiler.native.language import Refused, function
+from compiler.native.memory import f32_at, i8_at, i64_at, u8_at, u16_at
 
 SMALL = st.integers(0, 1000)
 

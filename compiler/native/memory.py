@@ -14,8 +14,8 @@ import numpy as np
 from llvmlite import ir
 
 from compiler import numerics
-from runtime.kernels.build import cpu_features
-from runtime.kernels.language import F16, F32, I1, I8, I16, I32, I64, LANES, Registers, Translator, View, primitive
+from compiler.native.build import cpu_features
+from compiler.native.language import F16, F32, I1, I8, I16, I32, I64, LANES, Registers, Translator, View, primitive
 
 Value = Any
 HAS_F16C = "f16c" in cpu_features()

@@ -66,16 +66,28 @@ class View:
 
 @dataclass
 class Variable:
-    """A place on the stack, which the optimiser makes a register."""
+    """A place on the stack, which the optimiser makes a register. Within the block where it was last written, that
+    value is taken again instead of reading it."""
 
     place: ir.Value
+    block: ir.Block | None = None
+    value: ir.Value | None = None
+
+    def write(self, b: ir.IRBuilder, value: ir.Value) -> None:
+        b.store(value, self.place)
+        self.block, self.value = b.block, value
+
+    def read(self, b: ir.IRBuilder) -> ir.Value:
+        if self.value is None or self.block is not b.block:
+            self.block, self.value = b.block, b.load(self.place)
+        return self.value
 
 
 class Registers:
     """A fixed number of variables, indexed by what is known while translating."""
 
     def __init__(self, places: list[ir.Value]):
-        self.places = places
+        self.variables = [Variable(place) for place in places]
 
 
 def function(python: Callable) -> Function:
@@ -193,7 +205,7 @@ class Translator:
 
     def _read(self, value: Value) -> Value:
         if isinstance(value, Variable):
-            return self.b.load(value.place)
+            return value.read(self.b)
         return tuple(self._read(v) for v in value) if type(value) is tuple else value
 
     def call(self, callee: Value, arguments: list[Value], keywords: dict[str, Value] | None = None) -> Value:
@@ -249,7 +261,12 @@ class Translator:
 
     def _assign(self, target: ast.expr, value: Value) -> None:
         if isinstance(target, ast.Tuple):
-            for part, one in zip(target.elts, value, strict=True):
+            parts = list(target.elts)
+            if isinstance(parts[-1], ast.Starred):
+                rest: Any = parts.pop()
+                self._assign(rest.value, value[len(parts) :])
+                value = value[: len(parts)]
+            for part, one in zip(parts, value, strict=True):
                 self._assign(part, one)
         elif isinstance(target, ast.Subscript):
             self._set_item(self.value(target.value), self.value(target.slice), value)
@@ -259,8 +276,8 @@ class Translator:
 
     def _set_item(self, container: Value, index: Value, value: Value) -> None:
         if isinstance(container, Registers):
-            place = container.places[index]
-            self.b.store(self.as_type(value, place.type.pointee), place)
+            variable = container.variables[index]
+            variable.write(self.b, self.as_type(value, variable.place.type.pointee))
             return
         assert isinstance(container, View), f"cannot store in {container!r}"
         value = self.as_type(value, I64 if isinstance(container.element, ir.IntType) else container.element)
@@ -278,7 +295,7 @@ class Translator:
         if variable is None:
             value = self.as_value(value)
             variable = frame.variables[name] = Variable(self.place(value.type))
-        self.b.store(self.as_type(value, variable.place.type.pointee), variable.place)
+        variable.write(self.b, self.as_type(value, variable.place.type.pointee))
         frame.names[name] = variable
 
     def _do_if(self, node: ast.If) -> None:
@@ -375,37 +392,24 @@ class Translator:
         if known is None:
             value = self.as_value(value)
             known = Variable(self.place(value.type))
-        self.b.store(self.as_type(value, known.place.type.pointee), known.place)
+        known.write(self.b, self.as_type(value, known.place.type.pointee))
         return known
 
     # -- expressions ---------------------------------------------------------------------------------------------------
     def value(self, node: ast.expr) -> Value:
         """The value of an expression."""
-        match node:
-            case ast.Constant():
-                return node.value
-            case ast.Name():
-                return self._name(node.id)
-            case ast.Tuple() | ast.List():
-                return tuple(v for e in node.elts for v in self._spliced(e))
-            case ast.Attribute():
-                return getattr(self.value(node.value), node.attr)
-            case ast.BinOp():
-                return self.binary(type(node.op).__name__, self.value(node.left), self.value(node.right))
-            case ast.UnaryOp():
-                return self._unary(type(node.op).__name__, self.value(node.operand))
-            case ast.Compare(left=left, ops=[one], comparators=[right]):
-                return self.compare(type(one).__name__, self.value(left), self.value(right))
-            case ast.BoolOp():
-                return self._boolean(isinstance(node.op, ast.And), node.values)
-            case ast.IfExp():
-                return self._choice(node)
-            case ast.Call():
-                keywords = {k.arg: self.value(k.value) for k in node.keywords if k.arg}
-                return self.call(self.value(node.func), [self.value(a) for a in node.args], keywords)
-            case ast.Subscript():
-                return self._item(self.value(node.value), self.value(node.slice))
-        raise TypeError(f"{type(node).__name__} is not in the language")
+        write = _EXPRESSIONS.get(type(node))
+        if write is None:
+            raise TypeError(f"{type(node).__name__} is not in the language")
+        return write(self, node)
+
+    def _call(self, node: ast.Call) -> Value:
+        keywords = {k.arg: self.value(k.value) for k in node.keywords if k.arg}
+        return self.call(self.value(node.func), [self.value(a) for a in node.args], keywords)
+
+    def _comparison(self, node: ast.Compare) -> Value:
+        ((operator,), (right,)) = node.ops, node.comparators
+        return self.compare(type(operator).__name__, self.value(node.left), self.value(right))
 
     def _spliced(self, node: ast.expr) -> Iterable[Value]:
         return self.value(node.value) if isinstance(node, ast.Starred) else (self.value(node),)
@@ -421,7 +425,7 @@ class Translator:
 
     def _item(self, container: Value, index: Value) -> Value:
         if isinstance(container, Registers):
-            return self.b.load(container.places[index])
+            return container.variables[index].read(self.b)
         if not isinstance(container, View):
             return container[index]
         value = self.b.load(self._element(container, index))
@@ -499,7 +503,10 @@ class Translator:
         scalar = _scalar(type_)
         if is_known(value):
             number = float(np.float32(value)) if isinstance(scalar, ir.FloatType) else int(value)
-            return ir.Constant(type_, [number] * type_.count if isinstance(type_, ir.VectorType) else number)
+            if not isinstance(type_, ir.VectorType):
+                return ir.Constant(type_, number)
+            zero = number == 0 and not np.signbit(number)
+            return ir.Constant(type_, None if zero else [number] * type_.count)  # None is short for zeros
         if value.type == type_:
             return value
         if isinstance(type_, ir.VectorType) and value.type == scalar:
@@ -509,7 +516,7 @@ class Translator:
     def spread(self, value: ir.Value, type_: ir.VectorType) -> ir.Value:
         """The scalar in every lane."""
         empty = ir.Constant(type_, ir.Undefined)
-        lanes = ir.Constant(ir.VectorType(I32, type_.count), [0] * type_.count)
+        lanes = ir.Constant(ir.VectorType(I32, type_.count), None)
         return self.b.shuffle_vector(self.b.insert_element(empty, value, I32(0)), empty, lanes)
 
     def alike(self, a: Value, b: Value) -> tuple[ir.Value, ir.Value]:
@@ -533,6 +540,20 @@ def _as_load(target: ast.expr) -> ast.expr:
     return ast.Subscript(target.value, target.slice, ast.Load())
 
 
+_EXPRESSIONS: dict[type, Callable[[Translator, Any], Value]] = {
+    ast.Constant: lambda t, n: n.value,
+    ast.Name: lambda t, n: t._name(n.id),
+    ast.Tuple: lambda t, n: tuple(v for e in n.elts for v in t._spliced(e)),
+    ast.Attribute: lambda t, n: getattr(t.value(n.value), n.attr),
+    ast.BinOp: lambda t, n: t.binary(type(n.op).__name__, t.value(n.left), t.value(n.right)),
+    ast.UnaryOp: lambda t, n: t._unary(type(n.op).__name__, t.value(n.operand)),
+    ast.Compare: lambda t, n: t._comparison(n),
+    ast.BoolOp: lambda t, n: t._boolean(isinstance(n.op, ast.And), n.values),
+    ast.IfExp: lambda t, n: t._choice(n),
+    ast.Call: lambda t, n: t._call(n),
+    ast.Slice: lambda t, n: slice(*(t.value(e) if e else None for e in (n.lower, n.upper, n.step))),
+    ast.Subscript: lambda t, n: t._item(t.value(n.value), t.value(n.slice)),
+}
 _ON_INTEGERS = {
     "Add": "add", "Sub": "sub", "Mult": "mul", "FloorDiv": "sdiv", "Mod": "srem", "LShift": "shl", "RShift": "ashr",
     "BitAnd": "and_", "BitOr": "or_", "BitXor": "xor",

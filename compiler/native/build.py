@@ -1,18 +1,19 @@
-"""Compiling kernels: one C function per kernel and instruction form, found by address, kept on disk.
+"""Compiling kernels: one C function per kernel and set of known facts, found by address, kept on disk.
 
-A kernel is a C function of int64 arguments written in `language.py`. The loop in `interpreter.py` calls it through its
-address, which stands in the descriptor, so that only what a program needs is ever compiled. Machine code is kept as
-object files in a folder named by the digest of everything that decides it: the kernels' sources, LLVM, and the
-processor.
+A kernel is a C function of int64 arguments written in `language.py`, compiled when its address is first asked for.
+Machine code is kept as object files in a folder named by the digest of everything that decides it: the sources beside
+the kernel's own, this package, LLVM, and the processor.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,17 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from compiler.code_cache import read_code, write_code
-from runtime.kernels.language import Translator
+from compiler.native.language import Translator
 
 _LOCK = threading.RLock()
 _PACKAGE = Path(__file__).parent
 
 
 @cache
-def source_digest() -> str:
-    """Digest of every source a kernel is made from; another digest makes kept machine code invalid."""
+def source_digest(folder: Path) -> str:
+    """Digest of every source that kernels of a folder are made from; with another one, kept machine code is invalid."""
     digest = hashlib.sha256()
-    shared = [_PACKAGE.parent.parent / "compiler" / "numerics.py"]
-    for path in [*sorted(_PACKAGE.glob("*.py")), *shared]:
+    for path in [*sorted(_PACKAGE.glob("*.py")), _PACKAGE.parent / "numerics.py", *sorted(folder.glob("*.py"))]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -55,9 +55,10 @@ def cpu_features() -> frozenset[str]:
 
 
 @cache
-def _folder() -> str:
-    """Name of the folder of machine code that is valid here and now."""
-    parts = (source_digest(), llvmlite.__version__, str(llvm.llvm_version_info), llvm.get_process_triple(), *cpu())
+def _code_of(folder: Path) -> str:
+    """Name of the folder of machine code that is valid here and now for kernels of a source folder."""
+    made_by = (llvmlite.__version__, str(llvm.llvm_version_info))
+    parts = (source_digest(folder), *made_by, llvm.get_process_triple(), *cpu())
     return "kernels-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -92,6 +93,18 @@ def optimised(module: ir.Module) -> Any:
     return parsed
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's collector would look through thousands of instructions again and again, and find them all in use."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 class Kernel:
     """A C function of `arguments` int64, one for every set of known keyword arguments."""
 
@@ -123,10 +136,12 @@ class Kernel:
 
     def _load(self, known: dict[str, Any]) -> int:
         label = f"{self.name}-{hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:24]}"
-        code = read_code(_folder(), label)
+        folder = _code_of(Path(self.python.__code__.co_filename).parent)
+        code = read_code(folder, label)
         if code is None:
-            code = _machine().emit_object(optimised(self.module(**known)))
-            write_code(_folder(), label, code)
+            with _without_collector():
+                code = _machine().emit_object(optimised(self.module(**known)))
+            write_code(folder, label, code)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(self.name)
         library = builder.link(_linker(), label + f"-{id(self):x}")
         self._kept.append(library)
@@ -138,7 +153,7 @@ class Kernel:
 
 
 def kernel(arguments: int = 4) -> Callable[[Callable], Kernel]:
-    """Declare a kernel. With four arguments they are (arena address, descriptor address, chunk, scratch address)."""
+    """Declare a kernel. The simulator's four are (arena address, descriptor address, chunk, scratch address)."""
     return lambda python: Kernel(python, arguments)
 
 
