@@ -12,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the judge of the aten table is torch itself")
 
 from compiler.evaluate.interpreter import Interpreter  # noqa: E402
-from compiler.frontend.aten.quantized import PackedConv, PackedLinear, QuantizedTensor  # noqa: E402
+from compiler.frontend.aten.quantisers import QuantizedTensor  # noqa: E402
+from compiler.frontend.aten.quantized import PackedConv, PackedLinear  # noqa: E402
 from compiler.frontend.aten.registry import convert  # noqa: E402
 from compiler.frontend.builder import Builder  # noqa: E402
 from compiler.frontend.records import Unsupported  # noqa: E402

@@ -11,6 +11,7 @@ import numpy as np
 
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.promotion import together
+from compiler.frontend.aten.quantisers import dequantised, requantised
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.columns import summed_columns
 from compiler.frontend.common.windows import Window
@@ -135,8 +136,6 @@ def cat(c: Call, tensors: Any, dim: Any = 0) -> Any:
 
 
 def _cat_quantised(c: Call, values: list[Value], dim: Any) -> Value:
-    from compiler.frontend.aten.quantized import dequantised, requantised
-
     if all(v.type.quant == values[0].type.quant for v in values):
         return c.emit(tensor.Concat, *values, axis=c.axis(dim, values[0].type.rank))
     like = c.first_quantised(values)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.frontend.aten.call import Call, tensors_in
+from compiler.frontend.aten.quantisers import dequantised, requantised
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
@@ -107,8 +108,6 @@ def convert(
         given.pop("out", None)
     if row.quantised == "keep" or not call.has_quantised([*args, *given.values()]):
         return _answer(row, call, args, given)
-    from compiler.frontend.aten.quantized import dequantised, requantised
-
     like = call.first_quantised([*args, *given.values()])
     real = [dequantised(call, a) for a in args]
     answer = _answer(row, call, real, {k: dequantised(call, v) for k, v in given.items()})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compiler.frontend.aten.dtypes import widened
-from compiler.frontend.aten.quantized import QuantizedTensor, quantised_constant
+from compiler.frontend.aten.quantisers import QuantizedTensor, quantised_constant
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.frontend.torchscript import packed
