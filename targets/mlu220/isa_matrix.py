@@ -27,10 +27,14 @@ from targets.mlu220.isa_rules import (
     FITS,
     OVERLAPS_ITSELF,
     aligned,
+    dilations,
     extent,
-    pitch,
-    window,
+    fits,
+    input_window,
+    window_pitches,
     window_source,
+    window_target,
+    window_work,
     windows,
 )
 from targets.mlu220.isa_types import TYPE_SIZES, Float, Integer, Partial, Runs, sum_size
@@ -50,19 +54,10 @@ class Conv(Instruction, opcode=0x21, unit=Unit.MATRIX):
     filters = near(WRAM)
     partial_sums = near(NRAM, default=0)
     ci = extent()
-    h = extent()
-    w = extent()
-    kh = window()
-    kw = window()
-    stride_y = window(1)
-    stride_x = window(1)
-    dilation_y = window(1)
-    dilation_x = window(1)
+    h, w, kh, kw, stride_y, stride_x = input_window()
+    dilation_y, dilation_x = dilations()
     co = extent()
-    src_row_pitch = pitch()
-    src_pixel_pitch = pitch()
-    dst_row_pitch = pitch(0)
-    dst_pixel_pitch = pitch(0)
+    src_row_pitch, src_pixel_pitch, dst_row_pitch, dst_pixel_pitch = window_pitches(dst=0)
     partial = choice(Partial, Partial.NONE)
     fix_position = integer(-126, 126, default=0)
     src_type = choice(Integer)
@@ -72,7 +67,7 @@ class Conv(Instruction, opcode=0x21, unit=Unit.MATRIX):
 
     rules = (
         Rule("i8 input with i16 filters does not exist", lambda c: c.src_type >= c.filter_type),
-        FITS(lambda c: ((c.kh - 1) * c.dilation_y < c.h) & ((c.kw - 1) * c.dilation_x < c.w)),
+        FITS(lambda c: fits(c, c.dilation_y, c.dilation_x)),
         Rule(
             "runs ROW needs dilation_x = 1 and dense pixels (src_pixel_pitch = ci * element size)",
             lambda c: (
@@ -123,9 +118,8 @@ class Conv(Instruction, opcode=0x21, unit=Unit.MATRIX):
 
     @staticmethod
     def destination(c: Columns, merge: bool = True, where: Any = True) -> Accesses:
-        oh, ow = windows(c, c.dilation_y, c.dilation_x)
-        loops = [(oh, c.dst_row_pitch), (ow, c.dst_pixel_pitch)]
-        return access(c, NRAM, c.dst, c.co * TYPE_SIZES[c.dst_type], loops, write=True, merge=merge, where=where)
+        run = c.co * TYPE_SIZES[c.dst_type]
+        return window_target(c, run, c.dilation_y, c.dilation_x, merge=merge, where=where)
 
     @staticmethod
     def sums(c: Columns, write: bool = False, where: Any = True) -> Accesses:
@@ -148,5 +142,4 @@ class Conv(Instruction, opcode=0x21, unit=Unit.MATRIX):
 
     @classmethod
     def work(cls, c: Columns) -> np.ndarray:
-        oh, ow = windows(c, c.dilation_y, c.dilation_x)
-        return oh.astype(float) * ow * c.kh * c.kw * c.ci * c.co
+        return window_work(c, c.ci * c.co, c.dilation_y, c.dilation_x)

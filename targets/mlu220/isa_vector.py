@@ -24,18 +24,23 @@ from targets.mlu220.isa_fields import (
     same,
 )  # fmt: skip
 from targets.mlu220.isa_rules import (
+    ALIGNED,
     APART,
     FITS,
     IN_PLACE,
     OVERLAPS_ITSELF,
     aligned,
+    aligned_window,
+    dilations,
     extent,
     fits,
+    input_window,
     pitch,
     whole,
-    window,
+    window_pitches,
     window_source,
-    windows,
+    window_target,
+    window_work,
 )  # fmt: skip
 from targets.mlu220.isa_types import (
     TYPE_SIZES,
@@ -204,48 +209,26 @@ class Pool(Instruction, opcode=0x33, unit=Unit.VECTOR):
     dst = near(NRAM)
     src = near(NRAM)
     c = extent()
-    h = extent()
-    w = extent()
-    kh = window()
-    kw = window()
-    stride_y = window(1)
-    stride_x = window(1)
-    src_row_pitch = pitch()
-    src_pixel_pitch = pitch()
-    dst_row_pitch = pitch()
-    dst_pixel_pitch = pitch()
+    h, w, kh, kw, stride_y, stride_x = input_window()
+    src_row_pitch, src_pixel_pitch, dst_row_pitch, dst_pixel_pitch = window_pitches()
     dtype = choice(Float)
     function = choice(PoolFunction)
 
     rules = (
         FITS(lambda c: fits(c)),
-        Rule(
-            "addresses and pitches must be multiples of the element size",
-            lambda c: aligned(
-                TYPE_SIZES[c.dtype],
-                c.dst,
-                c.src,
-                c.src_row_pitch,
-                c.src_pixel_pitch,
-                c.dst_row_pitch,
-                c.dst_pixel_pitch,
-            ),
-        ),
+        ALIGNED(lambda c: aligned_window(c)),
         OVERLAPS_ITSELF(lambda c: no_self_overlap(Pool.accesses(c, merge=False)[1])),
         APART(lambda c: disjoint(*Pool.accesses(c))),
     )
 
     @classmethod
     def accesses(cls, c: Columns, merge: bool = True) -> list[Accesses]:
-        oh, ow = windows(c)
         run = c.c * TYPE_SIZES[c.dtype]
-        loops = [(oh, c.dst_row_pitch), (ow, c.dst_pixel_pitch)]
-        return [window_source(c, run), access(c, NRAM, c.dst, run, loops, write=True, merge=merge)]
+        return [window_source(c, run), window_target(c, run, merge=merge)]
 
     @classmethod
     def work(cls, c: Columns) -> np.ndarray:
-        oh, ow = windows(c)
-        return oh.astype(float) * ow * c.kh * c.kw * c.c
+        return window_work(c, c.c)
 
 
 class Depthwise(Instruction, opcode=0x34, unit=Unit.VECTOR):
@@ -256,29 +239,14 @@ class Depthwise(Instruction, opcode=0x34, unit=Unit.VECTOR):
     src = near(NRAM)
     filters = near(NRAM)
     c = extent()
-    h = extent()
-    w = extent()
-    kh = window()
-    kw = window()
-    stride_y = window(1)
-    stride_x = window(1)
-    dilation_y = window(1)
-    dilation_x = window(1)
-    src_row_pitch = pitch()
-    src_pixel_pitch = pitch()
-    dst_row_pitch = pitch()
-    dst_pixel_pitch = pitch()
+    h, w, kh, kw, stride_y, stride_x = input_window()
+    dilation_y, dilation_x = dilations()
+    src_row_pitch, src_pixel_pitch, dst_row_pitch, dst_pixel_pitch = window_pitches()
     dtype = choice(Float)
 
     rules = (
-        FITS(lambda c: ((c.kh - 1) * c.dilation_y < c.h) & ((c.kw - 1) * c.dilation_x < c.w)),
-        Rule(
-            "addresses and pitches must be multiples of the element size",
-            lambda c: (
-                aligned(TYPE_SIZES[c.dtype], c.dst, c.src, c.filters, c.src_row_pitch, c.src_pixel_pitch)
-                & aligned(TYPE_SIZES[c.dtype], c.dst_row_pitch, c.dst_pixel_pitch)
-            ),
-        ),
+        FITS(lambda c: fits(c, c.dilation_y, c.dilation_x)),
+        ALIGNED(lambda c: aligned_window(c, c.filters)),
         OVERLAPS_ITSELF(lambda c: no_self_overlap(Depthwise.accesses(c, merge=False)[2])),
         APART(lambda c: Depthwise.apart(c)),
     )
@@ -290,19 +258,16 @@ class Depthwise(Instruction, opcode=0x34, unit=Unit.VECTOR):
 
     @classmethod
     def accesses(cls, c: Columns, merge: bool = True) -> list[Accesses]:
-        oh, ow = windows(c, c.dilation_y, c.dilation_x)
         run = c.c * TYPE_SIZES[c.dtype]
-        loops = [(oh, c.dst_row_pitch), (ow, c.dst_pixel_pitch)]
         return [
             window_source(c, run, c.dilation_y, c.dilation_x),
             access(c, NRAM, c.filters, c.kh * c.kw * run),
-            access(c, NRAM, c.dst, run, loops, write=True, merge=merge),
+            window_target(c, run, c.dilation_y, c.dilation_x, merge=merge),
         ]
 
     @classmethod
     def work(cls, c: Columns) -> np.ndarray:
-        oh, ow = windows(c, c.dilation_y, c.dilation_x)
-        return oh.astype(float) * ow * c.kh * c.kw * c.c
+        return window_work(c, c.c, c.dilation_y, c.dilation_x)
 
 
 class Reduce(Instruction, opcode=0x35, unit=Unit.VECTOR):
@@ -319,10 +284,7 @@ class Reduce(Instruction, opcode=0x35, unit=Unit.VECTOR):
     function = choice(ReduceFunction)
 
     rules = (
-        Rule(
-            "addresses and pitches must be multiples of the element size",
-            lambda c: aligned(TYPE_SIZES[c.dtype], c.dst, c.src, c.src_pitch),
-        ),
+        ALIGNED(lambda c: aligned(TYPE_SIZES[c.dtype], c.dst, c.src, c.src_pitch)),
         APART(lambda c: disjoint(*Reduce.accesses(c))),
     )
 
