@@ -31,6 +31,10 @@ def compile_arguments(parser: argparse.ArgumentParser) -> None:
         "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
     )
     arguments.data_arguments(group)
+    group.add_argument(
+        "--input-type", choices=("float", "uint8"), default="float",
+        help="uint8: the model takes pixels, NHWC, and does --preprocess's arithmetic itself (default: float)",
+    )  # fmt: skip
     passes = parser.add_argument_group("passes")
     passes.add_argument(
         "-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration"
@@ -102,7 +106,8 @@ class Compiling:
             self._note_preprocessing(module)
             return driver.compile_model(module, pipeline=args.pipeline, scheme=self.scheme(module), **options)
         module, copies = self._prepared(batch)
-        pipeline = driver.pipeline_text(float_type=args.float, keep_float=args.keep_float, i16=args.i16)
+        pixels = args.input_type == "uint8"
+        pipeline = driver.pipeline_text(args.float, args.keep_float, args.i16, pixels)
         return driver.compile_model(
             module, scheme=self.scheme(module), pipeline=replicated(pipeline, copies), **options
         )

@@ -26,6 +26,7 @@ VERBS = {
     "opt": ("compiler.cli.opt", "run passes over a model or IR file"),
     "compare": ("compiler.cli.compare", "compare a model with its quantised twin, value by value"),
     "inspect": ("compiler.cli.inspect", "say what a model, IR file or offline model holds"),
+    "export": ("compiler.cli.export", "write a model or IR file as ONNX"),
     "disasm": ("compiler.cli.disasm", "print the instructions of an offline model"),
     "asm": ("compiler.cli.asm", "make an offline model from a listing"),
     "lint": ("compiler.cli.lint", "list what becomes of every node, without compiling"),
