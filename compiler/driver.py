@@ -51,9 +51,12 @@ def calibrate(module: Module, batches: Iterable[Any], method: str = "auto", **op
     return run(module, batches, method, **options)
 
 
-def pipeline_text(float_type: str = "f16", keep_float: Sequence[str] = (), i16: Sequence[str] = ()) -> str:
-    """The pipeline from a prepared module to scheduled kernels with addresses, as text with these options."""
-    made = []
+def pipeline_text(
+    float_type: str = "f16", keep_float: Sequence[str] = (), i16: Sequence[str] = (), pixels: bool = False
+) -> str:
+    """The pipeline from a prepared module to scheduled kernels with addresses, as text with these options. `pixels`:
+    the input becomes uint8, preprocessing is done on the chip."""
+    made = [make_pass("take-pixels", {"keep-float": tuple(keep_float), "i16": tuple(i16)})] if pixels else []
     for pass_ in parse_pipeline(f"quantize,{TARGET}"):
         if pass_.name == "quantize":
             pass_ = make_pass("quantize", {"keep-float": tuple(keep_float), "i16": tuple(i16)})
@@ -70,6 +73,7 @@ def compile_model(
     board: str = "m2",
     cores: int = 4,
     float_type: str = "f16",
+    input_type: str = "float",
     pipeline: str | None = None,
     instruments: Sequence[Instrument] = (),
     verify_each: bool = True,
@@ -81,7 +85,8 @@ def compile_model(
 
     `scheme`: what `calibrate` gave, or the path of a scheme file. `pipeline`: text to run instead of the default, from
     quantize on; a dump taken after some pass is resumed with the passes that remain. `float_type`: f16 or f32, for
-    everything the matrix unit does not compute. Warnings go to `diagnostics`, counts to `statistics`, where given.
+    everything the matrix unit does not compute. `input_type`: uint8 makes the input pixels (NHWC), the preprocessing
+    noted on it part of the network. Warnings go to `diagnostics`, counts to `statistics`, where given.
     Raises CompilerError.
     """
     target = load_target(TARGET, board=board, cores=cores)
@@ -96,7 +101,7 @@ def compile_model(
     module = module.clone()
     module.attributes.update(target=target.name, board=board, cores=cores)
     watchers = [*([VerifyEach()] if verify_each else []), *instruments]  # outermost: a broken module is dumped first
-    text = pipeline if pipeline is not None else pipeline_text(float_type)
+    text = pipeline if pipeline is not None else pipeline_text(float_type, pixels=input_type == "uint8")
     PassManager(text, watchers, ctx, crash_directory=crash_directory).run(module)
     model = emit(module, ctx, crash_directory)
     model.metadata |= {"pipeline": text, **_scheme_text(options.get("scheme")), **_host_reasons(module)}

@@ -32,6 +32,7 @@ PASSES: dict[str, str | type[Pass]] = {
     "convert-layout": "passes.convert_layout:ConvertLayout",
     "prune-magnitude": "passes.pruning.magnitude:PruneMagnitude",
     "prune-channels": "passes.pruning.channels:PruneChannels",
+    "take-pixels": "passes.quantization.pixels:TakePixels",
     "quantize": "passes.quantization.quantize:Quantize",
     "replicate": "passes.replicate:Replicate",
     "partition": "passes.partition:Partition",

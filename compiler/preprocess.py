@@ -31,6 +31,8 @@ class Preprocess:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     order: str = "rgb"
+    folded: str = ""
+    """What the compiled network does itself, for people; such a network takes uint8."""
 
     @staticmethod
     def parse(text: str) -> Preprocess:
@@ -63,10 +65,16 @@ class Preprocess:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the offline model's input record."""
-        return {
+        plain = {
             "size": self.size, "crop": self.crop, "scale": self.scale, "mean": self.mean, "std": self.std,
             "order": self.order,
         }  # fmt: skip
+        return plain | ({"folded": self.folded} if self.folded else {})
+
+    def on_chip(self, order: str) -> dict[str, Any]:
+        """As `as_dict`, of a network that does the arithmetic itself and takes images in `order`."""
+        done = f"(pixel * {self.scale:g} - {_text(self.mean)}) / {_text(self.std)}, {self.order}"
+        return Preprocess(size=self.size, crop=self.crop, order=order, folded=done).as_dict()
 
     def __call__(self, pixels: np.ndarray, layout: str = "NCHW") -> np.ndarray:
         """uint8 [h, w, 3] (RGB) or [h, w] → float32 [1, c, h, w], or [1, h, w, c] for NHWC."""
@@ -101,6 +109,10 @@ class Preprocess:
         except (OSError, UnidentifiedImageError) as fault:
             raise error("E112", f"cannot read the image: {fault}", where=str(path)) from None
         return self(pixels, layout)
+
+
+def _text(numbers: tuple[float, ...]) -> str:
+    return f"{numbers[0]:g}" if len(numbers) == 1 else "[" + ",".join(f"{v:g}" for v in numbers) + "]"
 
 
 def _items(text: str) -> Iterator[str]:

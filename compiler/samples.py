@@ -206,6 +206,8 @@ class _Files(_Column):
                 "E113", f"the image becomes {_text(tensor.shape)}, input {self.input.name!r} takes {self.input}",
                 where=str(self.files[index]), help="say how images become inputs: --preprocess size=256,crop=224",
             )  # fmt: skip
+        if np.issubdtype(self.input.dtype, np.integer):  # a network that takes pixels; grey ones are means
+            tensor = np.rint(tensor)
         return tensor.astype(self.input.dtype, copy=False)
 
 

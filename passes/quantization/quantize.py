@@ -7,6 +7,7 @@ clamped (MLU220.md 2.1). What the scheme decides is not decided here; where rang
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +17,7 @@ from compiler.ir.core import Constant, Function, Module, Op
 from compiler.ir.types import DType
 from compiler.ops.quant import Dequantize
 from compiler.pass_context import Pass, PassContext
-from passes.layers import matching, names_of, unmatched
+from passes.layers import WEIGHTED, matching, names_of, unmatched
 from passes.quantization.hoist import Conversions, hoist
 from passes.quantization.integers import Memo, WeightType, check_weights, convert_constant
 from passes.quantization.layers import (
@@ -66,9 +67,12 @@ class Quantize(Pass):
     """Weights quantised before, where one network is quantised several times."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
-        scheme = self._find_scheme(ctx)
+        scheme = self.given if self.given is not None else find_scheme(self.scheme, ctx)
         main = module.main
-        self._check_names(main, scheme)
+        if renamed := module.attributes.pop("renamed", ()):
+            entries = {new: scheme.tensors[old] for new, old in [renamed] if old in scheme.tensors}
+            scheme = dataclasses.replace(scheme, tensors=scheme.tensors | entries)
+        self._check_names(module, scheme)
         self._check_module(module, scheme, ctx)
         layers = self._layers(main, scheme, ctx)
         residuals = list(shortcuts(main)) if scheme.residuals == "i8" else []
@@ -86,20 +90,11 @@ class Quantize(Pass):
         module.drop_unused_constants()
 
     # -- what to do ----------------------------------------------------------------------------------------------------
-    def _find_scheme(self, ctx: PassContext) -> Scheme:
-        if self.given is not None:
-            return self.given
-        found = self.scheme or ctx.options.get("scheme")
-        if isinstance(found, Scheme):
-            return found
-        if not found:
-            raise error("E520", NO_SCHEME, op=self.name, help=NO_SCHEME_HELP)
-        return Scheme.parse(found) if "\n" in str(found) else Scheme.load(found)
-
-    def _check_names(self, main: Function, scheme: Scheme) -> None:
+    def _check_names(self, module: Module, scheme: Scheme) -> None:
         """Raise CompilerError naming everything the scheme or the options call by a name nobody has."""
-        layers = [name for op in integer_layers(main) for name in names_of(op)]
-        values = {v.name for v in values_of(main)}
+        main = module.main
+        layers = [name for op in main.body if op.op_name in WEIGHTED for name in names_of(op)]
+        values = {v.name for v in values_of(main)} | set(module.attributes.pop("absorbed", ()))
         faults = [_unknown(f"scheme: no tensor is called {name!r}", name, values)
                   for name in scheme.tensors if name not in values]  # fmt: skip
         sources = {"scheme": scheme.layers, "keep-float": self.keep_float, "i16": self.i16}
@@ -110,7 +105,8 @@ class Quantize(Pass):
             raise CompilerError(faults)
 
     def _check_module(self, module: Module, scheme: Scheme, ctx: PassContext) -> None:
-        if scheme.module and scheme.module != module_hash(module):
+        known = module.attributes.pop("scheme_for", None) or module_hash(module)
+        if scheme.module and scheme.module != known:
             after = f" after the pipeline {scheme.pipeline!r}" if scheme.pipeline else ""
             message = "the scheme was made for another module; its ranges may not fit this one"
             ctx.diagnose("E529", message, op=self.name, help=f"calibrate again{after}")
@@ -205,6 +201,16 @@ class Quantize(Pass):
         per_channel = (self.weights or scheme.weights) == "per-channel"
         rounding = scheme.weight_rounding if outputs is not None else "nearest"
         return WeightType(storage, outputs if per_channel else None, outputs or 0, rounding)
+
+
+def find_scheme(named: str, ctx: PassContext) -> Scheme:
+    """The scheme in the file `named`, or else the one of the compilation. Raises CompilerError E520 for none."""
+    found = named or ctx.options.get("scheme")
+    if isinstance(found, Scheme):
+        return found
+    if not found:
+        raise error("E520", NO_SCHEME, op=Quantize.name, help=NO_SCHEME_HELP)
+    return Scheme.parse(found) if "\n" in str(found) else Scheme.load(found)
 
 
 def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:

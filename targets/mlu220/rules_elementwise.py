@@ -374,6 +374,15 @@ def _cast_condition(op: Any) -> str | None:
 
 
 @also_takes(DType.BOOL, "math.cast")
+@also_takes(DType.U8, "math.cast")
 @rule("math.cast", condition=_cast_condition)
 def cast(lowering: Lowering, op: Any) -> Value:
-    return in_working_type(lowering, op)
+    return in_working_type(lowering, op) if op.x.type.dtype is not DType.U8 else _from_bytes(lowering, op)
+
+
+def _from_bytes(lowering: Lowering, op: Any) -> Value:
+    """Bytes as floats: read as i8, those of 128 and more are 256 too small. Exact in either float type."""
+    f: Any = Formula(lowering)
+    signed = lowering.make("mlu.storage_cast", lowering.get(op.x), types=[op.x.type.with_dtype(DType.I8)])
+    x = lowering.make("mlu.convert", signed, to=lowering.asked(op) or lowering.float)
+    return f.add(x, f.mul(f.min(f.relu(f.mul(x, -1.0)), 1.0), 256.0))

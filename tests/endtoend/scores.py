@@ -26,11 +26,12 @@ from compiler import driver
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from compiler.ir.core import Module
+from compiler.preprocess import Preprocess
 from passes.quantization.layers import multiply_adds
 from passes.quantization.scheme import Scheme
 from runtime.host import HostSegment
 from runtime.session import Session
-from targets.mlu220.container import OfflineModel
+from targets.mlu220.container import IORecord, OfflineModel
 from tests.endtoend.core_models import score_module
 
 Arrays = list[np.ndarray]
@@ -57,6 +58,8 @@ class Scored:
     """How many of the task's items are scored at most: the others calibrate."""
     quick: int = 8
     """Items of the default tier's test."""
+    preprocess: str = ""
+    """How pixels become inputs, as the command is told; empty where they do not."""
 
 
 def digits(score: Any, data: Path, preprocess: str) -> Iterator[np.ndarray]:
@@ -106,26 +109,29 @@ def speech(score: Any, data: Path) -> Iterator[np.ndarray]:
     return (sound[None, k * 512 - 64 : (k + 1) * 512] for k in range(STEPS, len(sound) // 512))
 
 
+TORCH = f"scale={1 / 255!r},mean=[0.485,0.456,0.406],std=[0.229,0.224,0.225]"
 POINTS = {"figure": "top1", "unit": 100.0}
 SCORED = [
     Scored("mnist_8", "mnist_8.onnx", bound=0.5, quick=400, whole=10000 - IMAGES, **POINTS,
            calibration=lambda s, d: digits(s, d, "pre_mnist8")),
-    Scored("resnet20", "resnet20_cifar10.onnx", bound=0.5, quick=200, **POINTS, calibration=cifar,
+    Scored("resnet20", "resnet20_cifar10.onnx", bound=0.5, quick=200, **POINTS, calibration=cifar, preprocess=TORCH,
            shapes={"input": (1, 3, 32, 32)}),
     Scored("vit_mnist", "vit_mnist.onnx", bound=0.3, quick=200, whole=10000 - IMAGES, **POINTS,
            calibration=lambda s, d: digits(s, d, "pre_mnist_vit")),
-    Scored("squeezenet", "squeezenet_imagenet.onnx", bound=0.6, **POINTS,
+    Scored("squeezenet", "squeezenet_imagenet.onnx", bound=0.6, **POINTS, preprocess="mean=[104,117,123],order=bgr",
            calibration=lambda s, d: map(s.pre_squeezenet, photos(s, d))),
     Scored("mobilenet_v2", "mobilenet_v2_imagenet.onnx", bound=0.5, **POINTS, shapes={"input": (1, 3, 224, 224)},
-           calibration=lambda s, d: map(s.pre_torch, photos(s, d))),
+           preprocess=TORCH, calibration=lambda s, d: map(s.pre_torch, photos(s, d))),
     Scored("ppocr_cls", "ppocr_textline_cls.onnx", "acc", 1.0, lines, 100.0, {"x": (1, 3, 48, 192)}, LINES, 40),
     Scored("ultraface", "ultraface_rfb_320.onnx", "recall_vs_fp32", 0.05,
-           lambda s, d: map(s.pre_ultraface, scenes(s, d))),
+           lambda s, d: map(s.pre_ultraface, scenes(s, d)), preprocess="mean=127,std=128"),
     Scored("espcn", "espcn_x3_super_resolution.onnx", "psnr", 0.3, luminance,
            shapes={"input": (1, 1, 224, 224)}, quick=2),
     Scored("tbefn", "tbefn_lowlight_180x320.onnx", "psnr", float("inf"), darkened, whole=40, quick=2),
-    Scored("yolox_nano", "yolox_nano.onnx", "mAP", 0.02, lambda s, d: (s.pre_yolox(a)[0] for a in photos(s, d))),
-    Scored("deeplab", "deeplab_v3_mnv2_257.onnx", "mIoU", 0.02, lambda s, d: map(s.pre_deeplab, photos(s, d))),
+    Scored("yolox_nano", "yolox_nano.onnx", "mAP", 0.02, lambda s, d: (s.pre_yolox(a)[0] for a in photos(s, d)),
+           preprocess="order=bgr"),
+    Scored("deeplab", "deeplab_v3_mnv2_257.onnx", "mIoU", 0.02, lambda s, d: map(s.pre_deeplab, photos(s, d)),
+           preprocess=f"scale={1 / 127.5!r},mean=1"),
     Scored("silero", "silero_vad_16k_static.onnx", "agree", 0.02, speech, quick=150),
 ]  # fmt: skip
 
@@ -197,14 +203,29 @@ class Compiled:
     seconds: float
 
 
-def compiled(scored: Scored, models: Path, data: Path, method: str = "auto", **options: Any) -> Compiled:
+def compiled(
+    scored: Scored, models: Path, data: Path, method: str = "auto", input_type: str = "float", **options: Any
+) -> Compiled:
     """The offline model at the defaults of the command."""
     module = prepared(scored, models)
     samples = calibration_data(scored, module, data)
     start = time.perf_counter()
     scheme = driver.calibrate(module, samples, method, **options)
     seconds = time.perf_counter() - start
-    return Compiled(module, scheme, driver.compile_model(module, scheme=scheme, crash_directory=None), seconds)
+    if input_type == "uint8":
+        module.main.arguments[0].attributes["preprocessing"] = Preprocess.parse(scored.preprocess).as_dict()
+    model = driver.compile_model(module, scheme=scheme, input_type=input_type, crash_directory=None)
+    return Compiled(module, scheme, model, seconds)
+
+
+def pixels(scored: Scored, record: IORecord, x: np.ndarray) -> np.ndarray:
+    """The pixels that a preprocessed input was made of, as the compiled model takes them."""
+    given = Preprocess.parse(scored.preprocess)
+    image = x if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3) else x.transpose(0, 2, 3, 1)
+    real = (image * np.asarray(given.std) + np.asarray(given.mean)) / given.scale
+    assert np.abs(real - np.rint(real)).max() < 0.01
+    whole = np.rint(real).astype(np.uint8)
+    return whole[..., ::-1] if given.order == "bgr" and record.preprocessing["order"] == "rgb" else whole
 
 
 MATRIX_OPS = ("nn.conv2d", "nn.conv_transpose2d", "nn.matmul")
@@ -233,12 +254,14 @@ def float_run(scored: Scored, models: Path) -> Run:
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
-def chip_run(model: OfflineModel) -> Run:
-    """The compiled model on the simulator."""
+def chip_run(scored: Scored, model: OfflineModel) -> Run:
+    """The compiled model on the simulator; where it takes pixels, they are recovered from the input."""
     session = Session(model, threads=2)
+    (record, *_) = session.inputs
 
     def run(*arrays: np.ndarray) -> Arrays:
-        found = session.run(*(np.asarray(a, np.float32) for a in arrays))
+        given = [np.asarray(a, np.float32) for a in arrays]
+        found = session.run(*([pixels(scored, record, *given)] if record.dtype == "u8" else given))
         return found if isinstance(found, list) else [found]  # type: ignore[return-value, list-item]
 
     return run
@@ -253,7 +276,7 @@ def measure(
     made = compiled(scored, models, data, method, **options)
     items = min(filter(None, (limit, scored.whole)), default=None)
     start = time.perf_counter()
-    chip = task(chip_run(made.model), str(data), items)
+    chip = task(chip_run(scored, made.model), str(data), items)
     seconds = time.perf_counter() - start
     real = task(float_run(scored, models), str(data), items)
     wide = sum(v in ("i16", "i16xi8") for v in made.scheme.layers.values())
@@ -269,12 +292,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", metavar="name", help="models (default: all)")
     parser.add_argument("--limit", type=int, help="score at most so many items of each")
+    parser.add_argument("--input-type", default="float", choices=("float", "uint8"), help="what models take")
     parser.add_argument("--method", default="auto", help="calibration method")
     args = parser.parse_intermixed_args()
     print(HEADING, flush=True)
     for scored in SCORED:
-        if not args.names or scored.name in args.names:
-            result = measure(scored, args.models, args.data, args.limit, args.method)
+        if (not args.names or scored.name in args.names) and (scored.preprocess or args.input_type == "float"):
+            result = measure(scored, args.models, args.data, args.limit, args.method, input_type=args.input_type)
             print(result, *(f"    {note}" for note in result.notes), sep="\n", flush=True)
 
 
