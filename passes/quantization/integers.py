@@ -17,6 +17,9 @@ _SMALLEST_CHANNEL = 2.0**-20
 """Channels this much below the largest are scaled as if they were not, so that their scales stay ordinary fp32 numbers.
 """
 
+_PART = 1 << 20
+"""Weights that are rounded at a time: rounding takes some hundred bytes for each."""
+
 
 @dataclass(frozen=True)
 class Integers:
@@ -42,8 +45,12 @@ def quantize_array(weights: np.ndarray, storage: DType, axis: int | None, roundi
     scaled = weights * scales.reshape(shape)
     if rounding == "balanced" and weights.ndim > 1:
         qmax = (1 << (storage.size * 8 - 1)) - 1
-        units = np.ldexp(scaled.astype(np.float64), -position)
-        return Integers(balanced(units, outputs, qmax).astype(storage.numpy), position, scales, axis)
+        data = np.empty(weights.shape, storage.numpy)
+        step = max(_PART * weights.shape[outputs] // max(weights.size, 1), 1)
+        for first in range(0, weights.shape[outputs], step):  # output channels do not depend on one another
+            part = (slice(None),) * outputs + (slice(first, first + step),)
+            data[part] = balanced(np.ldexp(scaled[part].astype(np.float64), -position), outputs, qmax)
+        return Integers(data, position, scales, axis)
     return Integers(float_to_int(scaled, position, storage.numpy), position, scales, axis)
 
 

@@ -39,6 +39,8 @@ def _flip(rounded: np.ndarray, error: np.ndarray, chosen: np.ndarray) -> None:
 
 def _largest(values: np.ndarray, count: np.ndarray) -> np.ndarray:
     """A mask of the `count` largest along the last axis; of equals the first."""
+    if values.shape[-1] == 1:
+        return np.broadcast_to(count > 0, values.shape)
     order = np.argsort(-values, axis=-1, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(values.shape[-1]), values.shape), axis=-1)
