@@ -24,8 +24,8 @@ from passes.memory.plan import order_kernels
 
 SPACE = "sram"
 
-PLACEMENTS = 50_000
-"""Requests that are placed in all while looking for a better selection."""
+OVERLAP = 2
+"""How often rows are loaded that windows of neighbouring tiles share."""
 
 
 @dataclass(eq=False)
@@ -128,9 +128,9 @@ def results_of(function: Function, kernels: Sequence[Kernel], target: Any) -> li
 
 
 def _times_read(value: Value, kernel: Kernel) -> int:
-    """How often a kernel loads an operand, roughly: rows that neighbouring tiles of a window share come twice."""
+    """How often a kernel loads an operand, roughly."""
     argument = kernel.body.block.arguments[kernel.inputs.index(value)]
-    return 2 if any(any(user.attributes.get("pads") or ()) for user in argument.users) else 1
+    return OVERLAP if any(any(user.attributes.get("pads") or ()) for user in argument.users) else 1
 
 
 def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Request]:
@@ -148,41 +148,20 @@ def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Re
 
 
 def place(requests: Sequence[Request], capacity: int) -> None:
-    """Offsets, or -1 for those that do not fit: by worth, then again with one that found no room put first, as long as
-    that saves more in all."""
-    order = sorted((r for r in requests if r.size <= capacity), key=lambda r: (-r.worth, r.first, -r.size))
-    best = _offsets(order, capacity)
-    tries = PLACEMENTS // max(len(order), 1)
-    for request in sorted((r for r in order if r not in best), key=lambda r: (-r.saved, r.first)):
-        if tries <= 0:
-            break
-        tries -= 1
-        if request in best:
-            continue
-        other = [request, *(r for r in order if r is not request)]
-        found = _offsets(other, capacity)
-        if sum(r.saved for r in found) > sum(r.saved for r in best):
-            order, best = other, found
-    for request, offset in best.items():
-        request.offset = offset
-
-
-def _offsets(order: Sequence[Request], capacity: int) -> dict[Request, int]:
-    """The lowest free offset for each in turn that finds one."""
-    found: dict[Request, int] = {}
+    """Offsets by worth, the lowest free one; -1 for those that do not fit."""
     alive: dict[int, list[Request]] = {}
-    for request in order:
+    for request in sorted(requests, key=lambda r: (-r.worth, r.first, -r.size)):
         offset = 0
-        rivals = {r for step in range(request.first, request.last + 1) for r in alive.get(step, ())}
-        for other in sorted(rivals, key=lambda r: found[r]):
-            if offset + request.size <= found[other]:
+        steps = range(request.first, request.last + 1)
+        rivals = {rival for step in steps for rival in alive.get(step, ())}
+        for other in sorted(rivals, key=lambda r: r.offset):
+            if offset + request.size <= other.offset:
                 break
-            offset = max(offset, found[other] + other.size)
+            offset = max(offset, other.offset + other.size)
         if offset + request.size <= capacity:
-            found[request] = offset
-            for step in range(request.first, request.last + 1):
+            request.offset = offset
+            for step in steps:
                 alive.setdefault(step, []).append(request)
-    return found
 
 
 def _steps(function: Function) -> dict[Op, int]:

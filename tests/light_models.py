@@ -24,6 +24,10 @@ LIGHT_MODELS = (
 POSITIVE = {("BatchNormalization", 1), ("BatchNormalization", 4), ("Mul", 1)}
 """Operator and operand whose elements are drawn around 1."""
 
+RESIDUAL = ("BatchNormalization of a branch", 1)
+"""The scale of what is added to a short cut is drawn small, as training leaves it: sums of many branches would otherwise
+grow from block to block until half precision cannot hold them."""
+
 SMALL = {("BatchNormalization", 2), ("BatchNormalization", 3), ("Conv", 2), ("Gemm", 2), ("Add", 1)}
 """Operator and operand whose elements are drawn around 0, small."""
 
@@ -77,12 +81,18 @@ def _places(graph: onnx.GraphProto) -> dict[str, tuple[str, int]]:
     for inner, outer in reversed([(v, k) for k, v in through.items()]):
         if outer in places:
             places[inner] = places[outer]
+    summands = {t for node in graph.node if node.op_type in ("Sum", "Add") for t in node.input}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization" and node.output[0] in summands:
+            places[node.input[1]] = RESIDUAL
     return places
 
 
 def _draw(random: np.random.Generator, place: tuple[str, int], shape: tuple[int, ...]) -> np.ndarray:
     if place in POSITIVE:
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
+    if place == RESIDUAL:
+        return random.uniform(0.1, 0.4, shape).astype(np.float32)
     if place in SMALL:
         return random.normal(0, 0.1, shape).astype(np.float32)
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1

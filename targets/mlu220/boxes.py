@@ -34,6 +34,11 @@ def volume(box: Box) -> int:
 
 def clip(box: Box, shape: Sequence[int]) -> Box:
     """The part of a box that lies in a tensor of this shape."""
+    for (low, high), d in zip(box, shape, strict=True):
+        if low < 0 or high > d:
+            break
+    else:
+        return box
     return tuple((min(max(low, 0), d), max(min(high, d), 0)) for (low, high), d in zip(box, shape, strict=True))
 
 

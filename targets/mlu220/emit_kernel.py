@@ -195,7 +195,7 @@ class CoreEmitter:
             if producer not in self.stages[stage]:
                 continue
             self._tag(producer)
-            box = self.shape._output_box(value, tile.box)
+            box = self.shape.output_box(value, tile.box)
             source = _inside(self._buffer(value, tile, demand[value]), demand[value], box)
             target = _inside(self.outside.view(value), whole(value.type.static_shape), box)
             for instruction in copy_instructions(target, source):

@@ -8,7 +8,7 @@ report uses, times the number of tiles of the busiest core.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 from compiler.ir.core import Constant, Value
 from compiler.ops.graph import Kernel
 from targets.mlu220 import cost, isa
-from targets.mlu220.boxes import Box, View, box_shape, dense_strides, volume
+from targets.mlu220.boxes import Box, View, box_shape, clip, dense_strides, volume
 from targets.mlu220.emit_kernel import COPIES, WRAM_SLOTS, CoreEmitter, Outside, Tile
 from targets.mlu220.hardware import Board
-from targets.mlu220.op_base import FILTERS
+from targets.mlu220.op_base import FILTERS, MluOp
 from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_vector import DepthwiseConv2d, Pool
 from targets.mlu220.tiling import (
     CHANNEL_GROUP,
     KernelSchedule,
@@ -29,7 +30,9 @@ from targets.mlu220.tiling import (
     Parameter,
     allocate,
     granule,
+    held_inputs,
     place_buffers,
+    products,
     sample_tiles,
     split_convolutions,
     tile_count,
@@ -39,13 +42,19 @@ from targets.mlu220.tiling import (
 def cheapest(
     shape: KernelShape, constraints: dict[str, Any], board: Board
 ) -> tuple[KernelSchedule, float] | None:
-    """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits."""
-    best: tuple[KernelSchedule, float] | None = None
-    for schedule in candidates(shape, constraints, board):
-        cycles = estimate(shape, schedule, board)
-        if best is None or cycles < best[1]:
-            best = schedule, cycles
-    return best
+    """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits.
+
+    Candidates are timed in the order of a bound that no schedule can beat, until the next bound is above the best time.
+    """
+    found = list(candidates(shape, constraints, board))
+    bounds = [least_cycles(shape, schedule, board) for schedule in found]
+    best: tuple[float, int] | None = None
+    for bound, index in sorted(zip(bounds, range(len(found)), strict=True)):
+        if best is not None and bound > best[0]:
+            break
+        timed = estimate(shape, found[index], board), index
+        best = timed if best is None else min(best, timed)
+    return None if best is None else (found[best[1]], best[0])
 
 
 IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding", "value"})
@@ -83,29 +92,50 @@ def structure(kernel: Kernel) -> tuple[Any, ...]:
 MOST_CHANNEL_CHOICES = 2
 """Channel blocks tried per split and buffering: the two widest that fit."""
 
+COLUMN_PARTS = (2, 4)
+"""Into how many parts columns are cut where that saves computing borders again."""
+
+NEVER = 1 << 62
+"""Bytes of a tile that no NRAM has room for."""
+
 SPLIT_NAMES = {"batch": 0, "rows": 1}
 
 
 def candidates(shape: KernelShape, constraints: dict[str, Any], board: Board) -> Iterator[KernelSchedule]:
     """Schedules of a kernel that fit the memories, in a fixed order."""
-    cores, most = constraints["cores"], constraints.get("max_rows")
+    cores, max_rows = constraints["cores"], constraints.get("max_rows")
     for split in _split_axes(shape, cores, constraints.get("split")):
         for buffers in _buffer_choices(constraints.get("buffers")):
-            sizes = _channel_choices(shape, split, cores, constraints.get("max_channels"))
+            base = KernelSchedule(split, cores, (), buffers, "direct")
             fitting = 0
-            for channels in sizes:
+            for channels in _channel_choices(shape, split, cores, constraints.get("max_channels")):
                 if fitting == MOST_CHANNEL_CHOICES:
                     break
-                found = [
-                    _largest_tile(shape, split, cores, buffers, channels, most, images, board)
-                    for images in _image_choices(shape, split, most)
-                ]
+                sizes = _size_choices(shape, split, cores, max_rows)
+                found = [_largest_tile(shape, base, channels, most, board) for most in sizes]
                 fitting += any(found)
                 for schedule in dict.fromkeys(filter(None, found)):
                     yield schedule
                     smaller = _with_more_tiles(shape, schedule, board)
-                    if smaller is not None and not most:
+                    if smaller is not None and not max_rows:
                         yield smaller
+
+
+def _size_choices(shape: KernelShape, split: int, cores: int, max_rows: int | None) -> list[tuple[int, ...]]:
+    """The most that a tile may have of every axis but the last: a core's part; of a batch one image or all; where what
+    lies outside a tile is computed again, also parts of the columns, so that there is room for more rows."""
+    sizes = list(shape.shape[:-1])
+    if 0 <= split < len(sizes):
+        sizes[split] = math.ceil(sizes[split] / cores)
+    if max_rows is not None and len(sizes) > 1 and 1 not in shape.whole_axes:
+        sizes[1] = min(sizes[1], max_rows)
+    found = []
+    for images in _image_choices(shape, split, max_rows):
+        most = [min(sizes[0], images), *sizes[1:]] if sizes else []
+        found.append(tuple(most))
+        if len(sizes) == 3 and shape.recomputes and images == 1 and not max_rows and 2 not in shape.whole_axes:
+            found += [(*most[:2], -(-most[2] // parts)) for parts in COLUMN_PARTS if most[2] >= 4 * parts]
+    return list(dict.fromkeys(found))
 
 
 def _image_choices(shape: KernelShape, split: int, max_rows: int | None) -> tuple[int, ...]:
@@ -155,38 +185,34 @@ def _channel_choices(shape: KernelShape, split: int, cores: int, most: int | Non
 
 
 def _largest_tile(
-    shape: KernelShape, split: int, cores: int, buffers: int, channels: int, max_rows: int | None, images: int,
-    board: Board,
-) -> KernelSchedule | None:  # fmt: skip
-    """The candidate with the largest tile that fits: shrink batch first, then rows, then columns."""
+    shape: KernelShape, base: KernelSchedule, channels: int, most: Sequence[int], board: Board
+) -> KernelSchedule | None:
+    """The candidate with the largest tile that fits, of sizes up to `most`: shrink batch first, then rows, then
+    columns."""
+    weights = "sram" if shape.staging else "direct"
     if not shape.shape:
-        return allocate(shape, KernelSchedule(-1, cores, (), buffers, "direct"), board)
-    base = KernelSchedule(split, cores, (), buffers, "direct")
-    sizes = list(shape.shape[:-1])
-    if 0 <= split < len(sizes):
-        sizes[split] = math.ceil(sizes[split] / cores)
-    if sizes:
-        sizes[0] = min(sizes[0], images)
-    if max_rows is not None and len(sizes) > 1 and 1 not in shape.whole_axes:
-        sizes[1] = min(sizes[1], max_rows)
-    for axis in [a for a in range(len(sizes)) if a not in shape.whole_axes]:
-        sizes[axis] = _largest_size(shape, base, sizes, channels, axis, board)
-    found = allocate(shape, replace(base, tile=(*sizes, channels)), board)
-    return None if found is None else replace(found, weights="sram" if shape.staging else "direct")
+        return allocate(shape, KernelSchedule(-1, base.cores, (), base.buffers, weights), board)
+    sizes = list(most)
+    tried: dict[tuple[int, ...], tuple[KernelSchedule, int]] = {}
 
-
-def _largest_size(
-    shape: KernelShape, base: KernelSchedule, sizes: Sequence[int], channels: int, axis: int, board: Board
-) -> int:
-    """The largest size of one axis at which a tile fits, at most what it has now; 1 where none does. Bytes grow with
-    the size nearly in proportion, so the first guess is rarely far off."""
-
-    def bytes_at(size: int) -> int:
+    def bytes_at(axis: int, size: int) -> int:
         tile = (*sizes[:axis], size, *sizes[axis + 1 :], channels)
-        _, nram, wram = place_buffers(shape, replace(base, tile=tile))
-        return nram if wram <= board.wram_bytes else board.nram_usable_bytes + 1
+        if tile not in tried:
+            placed, nram, wram = place_buffers(shape, replace(base, tile=tile, weights=weights))
+            tried[tile] = placed, nram if wram <= board.wram_bytes else NEVER
+        return tried[tile][1]
 
-    room, high = board.nram_usable_bytes, sizes[axis]
+    room = board.nram_usable_bytes
+    if bytes_at(0, sizes[0]) == NEVER and not products(shape):
+        return None  # filters do not depend on the other axes
+    for axis in [a for a in range(len(sizes)) if a not in shape.whole_axes]:
+        sizes[axis] = _largest_size(lambda size, axis=axis: bytes_at(axis, size), sizes[axis], room)  # type: ignore[misc]
+    return tried[*sizes, channels][0] if bytes_at(0, sizes[0]) <= room else None
+
+
+def _largest_size(bytes_at: Callable[[int], int], high: int, room: int) -> int:
+    """The largest size of one axis at which a tile fits, at most `high`; 1 where none does. Bytes grow with the size
+    nearly in proportion, so the first guess is rarely far off."""
     if high == 1 or (most := bytes_at(high)) <= room:
         return high
     least = bytes_at(1)
@@ -285,6 +311,50 @@ def _durations(rows: np.ndarray, board: Board, cores: int) -> list[float]:
     return durations.tolist()
 
 
+def least_cycles(shape: KernelShape, schedule: KernelSchedule, board: Board) -> float:
+    """What a schedule takes at least: for as many typical tiles as the busiest core has, the time of the unit that has
+    the most to do."""
+    if not shape.shape:
+        return 0.0
+    parts = schedule.parts(shape.shape, granule(shape, schedule.split))
+    tile = _typical(shape, schedule, max(parts, key=volume))
+    work = [0.0, 0.0]
+    demand = shape.demand(tile.box)
+    for op in shape.ops:
+        if op.results[0] in demand:
+            y = op.results[0]
+            out = box_shape(clip(demand[y], y.type.static_shape))
+            work[op.unit == "matrix"] += _least_work(op, out, board)
+    held = held_inputs(shape, schedule)
+    moved = [v for v in shape.values if v.producer is None and v in demand and v not in held]
+    off_chip = sum(
+        volume(clip(box, v.type.static_shape)) * v.type.dtype.size
+        for v, box in [*((v, demand[v]) for v in moved), *((v, shape.output_box(v, tile.box)) for v in shape.outputs)]
+        if v not in shape.kept
+    )  # fmt: skip
+    ddr = off_chip * len(parts) / board.ddr_bytes_per_cycle
+    return max(*work, ddr) * tile_count(shape, schedule)
+
+
+def _least_work(op: MluOp, out: tuple[int, ...], board: Board) -> float:
+    """Cycles of an op's unit for a result of this shape, without what each instruction costs on top."""
+    elements = math.prod(out)
+    if isinstance(op, Conv2d):
+        _, kh, kw, ci = op.w.type.static_shape
+        wide = max(op.x.type.dtype.size, op.w.type.dtype.size)
+        lanes = -(-(out[-1] // op.groups) // board.matrix_lanes) * op.groups
+        steps = kh * kw * ci * wide / board.matrix_lane_bytes
+        return elements / out[-1] * steps * lanes if out[-1] else 0.0
+    taps = 1
+    if isinstance(op, DepthwiseConv2d):
+        taps = cost.DEPTHWISE_PASSES * math.prod(op.w.type.static_shape[:2])
+    elif isinstance(op, Pool):
+        taps = math.prod(op.kernel)
+    elif op.unit != "vector":
+        return 0.0
+    return elements * op.results[0].type.dtype.size * taps / board.vector_bytes_per_cycle
+
+
 FULL = 4
 """Tiles timed for an estimate beyond those that fill the pipeline."""
 
@@ -305,9 +375,10 @@ def estimate(shape: KernelShape, schedule: KernelSchedule, board: Board) -> floa
     emitter = CoreEmitter(recorder, shape, schedule, _pretend(shape))
     typical = _typical(shape, schedule, part)
     kinds = [typical, replace(typical, number=1, first_of_block=False), replace(typical, number=2)]
+    needed = [True, per_block > 1, blocks > 1]
     ranges = {
         (work, kind, stage): _emitted(emitter, recorder, work, tile, stage)
-        for kind, tile in enumerate(kinds) for work, stage in emitter.parts_of_a_tile()
+        for kind, tile in enumerate(kinds) if needed[kind] for work, stage in emitter.parts_of_a_tile()
     }  # fmt: skip
     clock = Clock(recorder, _copies(shape, schedule), board, len(parts))
     stages = len(emitter.stages)

@@ -22,7 +22,7 @@ from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Transpose
-from targets.mlu220.op_vector import Reduce
+from targets.mlu220.op_vector import DepthwiseConv2d, Pool, Reduce
 
 ALIGNMENT = 128
 """Bytes that every on-chip buffer starts at a multiple of (MLU220.md 1.4, the vector operand rule [C])."""
@@ -55,6 +55,7 @@ class KernelShape:
         self.domain: Value = max(self.outputs, key=lambda v: (v.type.elements, -self.outputs.index(v)))
         self.shape = self.domain.type.static_shape
         self._demands: dict[Box, dict[Value, Box]] = {}
+        self._parameter_boxes: dict[tuple[Parameter, Interval], Box] = {}
 
     @cached_property
     def values(self) -> list[Value]:
@@ -145,6 +146,15 @@ class KernelShape:
         )  # fmt: skip
 
     @cached_property
+    def recomputes(self) -> bool:
+        """Whether neighbouring tiles need some of the same intermediate results."""
+        return any(
+            isinstance(op, Pool | DepthwiseConv2d | Conv2d) and op.operands[0].producer is not None  # type: ignore[union-attr]
+            and max(op.kernel if isinstance(op, Pool) else op.w.type.static_shape[-3:-1]) > 1
+            for op in self.ops
+        )  # fmt: skip
+
+    @cached_property
     def copies(self) -> dict[Value, int]:
         """Buffers per value when the stages of neighbouring tiles run side by side: from the step before it is needed
         (arguments, and borders) or the one in which it is computed to the last that reads it; at least two."""
@@ -166,7 +176,7 @@ class KernelShape:
     def _demand(self, box: Box) -> dict[Value, Box]:
         wanted: dict[Value, Box] = {}
         for value in self.outputs:
-            wanted[value] = self._output_box(value, box)
+            wanted[value] = self.output_box(value, box)
         for op in reversed(self.ops):
             result = op.results[0]
             if result not in wanted:
@@ -177,7 +187,7 @@ class KernelShape:
                     wanted[taken] = hull(wanted.get(taken), needed)
         return wanted
 
-    def _output_box(self, value: Value, box: Box) -> Box:
+    def output_box(self, value: Value, box: Box) -> Box:
         shape = value.type.static_shape
         if shape == self.shape:
             return box
@@ -186,11 +196,15 @@ class KernelShape:
         raise ValueError(f"output {value.name!r} of shape {shape} does not follow the kernel's {self.shape}")
 
     def parameter_box(self, parameter: Parameter, demand: dict[Value, Box]) -> Box:
-        """The part of a parameter that a tile with these demands needs."""
+        """The part of a parameter that a tile with these demands needs: a matter of its channels."""
         result = parameter.op.results[0]
-        box = parameter.op.input_boxes(clip(demand[result], result.type.static_shape))[parameter.index]
-        assert box is not None
-        return box
+        channels = demand[result][-1]
+        key = parameter, channels
+        if key not in self._parameter_boxes:
+            box = parameter.op.input_boxes(clip(demand[result], result.type.static_shape))[parameter.index]
+            assert box is not None
+            self._parameter_boxes[key] = box
+        return self._parameter_boxes[key]
 
 
 def parameter_bytes(parameter: Parameter, box: Box) -> int:

@@ -62,7 +62,7 @@ def test_a_value_that_another_kernel_needs_too_is_a_result_of_the_chain() -> Non
 def test_a_result_of_another_height_that_is_needed_elsewhere_keeps_kernels_apart() -> None:
     net = Network((1, 8, 8, 8))
     x = net.relu(net.conv(net.x, 16, "a", kernel=3), "a_relu")
-    module = net.done(net.conv(x, 8, "b", strides=(2, 2)), net.conv(x, 8, "c", kernel=3))
+    module = net.done(net.conv(x, 8, "b", kernel=3, strides=(2, 2)), net.conv(x, 8, "c", kernel=3))
     ctx = PassContext(target=load_target("mlu220"))
     assert len(kernels(run_pipeline(fused(module), "chain-kernels{gain=-9.0}", ctx=ctx))) > 1
     reason = "left apart: results of other height or width are needed elsewhere"
