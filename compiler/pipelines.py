@@ -33,6 +33,7 @@ PASSES: dict[str, str | type[Pass]] = {
     "prune-magnitude": "passes.pruning.magnitude:PruneMagnitude",
     "prune-channels": "passes.pruning.channels:PruneChannels",
     "take-pixels": "passes.quantization.pixels:TakePixels",
+    "drop-asymmetric": "passes.quantization.asymmetric:DropAsymmetric",
     "quantize": "passes.quantization.quantize:Quantize",
     "replicate": "passes.replicate:Replicate",
     "partition": "passes.partition:Partition",
@@ -46,7 +47,7 @@ PASSES: dict[str, str | type[Pass]] = {
 """Pass name → "module:Class" (or the class, for passes of a file). Data, not imports."""
 
 PIPELINES: dict[str, str] = {
-    "prepare": "simplify,expand-recurrent,fuse-batchnorm,simplify",
+    "prepare": "drop-asymmetric,simplify,expand-recurrent,fuse-batchnorm,simplify",
     "mlu220": "convert-layout,partition,legalize,fuse-layers,chain-kernels,keep-on-chip,schedule,plan-memory",
 }
 """Pipeline name → its text. Targets add theirs here."""

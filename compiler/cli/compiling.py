@@ -168,7 +168,7 @@ class Compiling:
 
         target = load_target("mlu220", board=self.args.board, cores=self.args.cores)
         statistics = self.watching.statistics if self.watching is not None else Statistics()
-        return PassContext(target=target, statistics=statistics)
+        return PassContext(target=target, statistics=statistics, diagnostics=self.diagnostics)
 
     def _calibrated(self, module: Any) -> Any:
         from compiler import driver

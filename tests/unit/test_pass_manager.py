@@ -160,7 +160,7 @@ def test_named_pipelines_expand(monkeypatch):
 
 
 def test_prepare_is_text_of_passes_that_exist():
-    assert [p.name for p in parse_pipeline("prepare")] == ["simplify", "expand-recurrent", "fuse-batchnorm", "simplify"]
+    assert [p.name for p in parse_pipeline("prepare")] == ["drop-asymmetric", "simplify", "expand-recurrent", "fuse-batchnorm", "simplify"]
 
 
 def test_pipeline_that_contains_itself_is_refused(monkeypatch):
