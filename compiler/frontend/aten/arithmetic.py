@@ -134,7 +134,18 @@ EXTREMES: dict[str, type[Op]] = {
 }  # fmt: skip
 
 
-@aten("aten::maximum", "aten::minimum", "aten::fmax", "aten::fmin")
+@aten("aten::fmax", "aten::fmin")
+def extreme_of_numbers(c: Call, self: Any, other: Any) -> Any:
+    """Where one operand is NaN, the other."""
+    a, b = together(c, self, other)
+    y = c.emit(EXTREMES[c.base], a, b)
+    if not a.type.dtype.is_float:
+        return y
+    y = c.emit(math.Where, c.emit(math.IsNan, a), b, y)
+    return c.emit(math.Where, c.emit(math.IsNan, b), a, y)
+
+
+@aten("aten::maximum", "aten::minimum")
 def extreme(c: Call, self: Any, other: Any) -> Any:
     a, b = together(c, self, other)
     if a.type.dtype is DType.BOOL:

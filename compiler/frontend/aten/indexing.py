@@ -9,8 +9,9 @@ import numpy as np
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.comparison import truth
 from compiler.frontend.aten.embedding import index_of
-from compiler.frontend.aten.moving import cut, expand, permute, ravel, select
+from compiler.frontend.aten.moving import expand, permute, ravel, select
 from compiler.frontend.aten.registry import aten
+from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType

@@ -14,6 +14,7 @@ from compiler.frontend.aten.promotion import together
 from compiler.frontend.aten.quantisers import dequantised, requantised
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.columns import summed_columns
+from compiler.frontend.common.emitter import cut
 from compiler.frontend.common.windows import Window
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
@@ -168,16 +169,6 @@ def _lifted_last(c: Call, x: Value) -> Value:
 
 
 # -- cuts --------------------------------------------------------------------------------------------------------------
-def cut(c: Call, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:
-    """`size` elements from `start` on along one axis."""
-    shape = list(x.type.static_shape)
-    if size == shape[axis] and step == 1:
-        return x
-    starts, steps = [0] * len(shape), [1] * len(shape)
-    starts[axis], shape[axis], steps[axis] = (start if size else 0), size, step
-    return c.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps)
-
-
 @aten("aten::slice", "aten::slice_copy", quantised="keep")
 def slice_axis(c: Call, self: Any, dim: Any = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
     if isinstance(self, list | tuple | str):  # aten::slice of lists: (list, start, end, step)
@@ -260,7 +251,12 @@ def triangle(c: Call, self: Any, diagonal: Any = 0) -> Any:
     return c.emit(tensor.Trilu, c.tensor(self), upper=c.base == "triu", k=c.integer(diagonal, "the diagonal"))
 
 
-@aten("aten::diagonal", "aten::diagonal_copy", "aten::linalg_diagonal", quantised="keep")
+@aten("aten::linalg_diagonal", quantised="keep")
+def matrix_diagonal(c: Call, A: Any, offset: Any = 0, dim1: Any = -2, dim2: Any = -1) -> Any:
+    return diagonal(c, A, offset, dim1, dim2)
+
+
+@aten("aten::diagonal", "aten::diagonal_copy", quantised="keep")
 def diagonal(c: Call, self: Any, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Any:
     """A gather along the two axes taken as one."""
     rank = len(c.shape(self))
@@ -413,7 +409,7 @@ def border_pad(c: Call, self: Any, padding: Any) -> Any:
 
 @aten("aten::_pad_enum", quantised="keep")
 def pad_enum(c: Call, self: Any, pad: Any, mode: int, value: Any = None) -> Any:
-    return padded(c, c.tensor(self), pad, ["constant", "reflect", "replicate", "circular"][mode], value)
+    return padded(c, c.tensor(self), pad, ["reflect", "replicate", "circular", "constant"][mode], value)
 
 
 # -- channels and pixels -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ INFERENCE = "save the network for inference (model.eval())"
 PASSING = (
     "alias", "clone", "contiguous", "cpu", "cuda", "detach", "detach_copy", "lift", "lift_fresh", "lift_fresh_copy",
     "positive", "requires_grad", "resolve_conj", "resolve_neg", "to_dense", "_to_cpu", "pin_memory", "alias_copy",
-    "view_as_real_copy", "_unsafe_clone", "conj", "real", "identity", "_conj",
+    "_unsafe_clone", "conj", "real", "identity", "_conj",
 )  # fmt: skip
 
 

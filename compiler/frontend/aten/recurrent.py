@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.frontend.aten.call import Call
-from compiler.frontend.aten.moving import cat, cut, flip, unsqueeze
+from compiler.frontend.aten.moving import cat, flip, unsqueeze
 from compiler.frontend.aten.passing import INFERENCE
 from compiler.frontend.aten.registry import aten
+from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Value
 from compiler.ops import recurrent, tensor

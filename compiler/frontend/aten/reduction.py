@@ -9,9 +9,9 @@ import numpy as np
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.comparison import truth
 from compiler.frontend.aten.dtypes import rank_of
-from compiler.frontend.aten.moving import cut
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.aten.types import converted
+from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Op, Value
 from compiler.ir.types import DType
@@ -32,7 +32,7 @@ def _integers_widened(c: Call, x: Value, dtype: Any) -> Value:
     return x if rank_of(x.type.dtype) == 2 else c.cast(x, DType.I64)
 
 
-SUMS: dict[str, type[Op]] = {"sum": reduce.Sum, "prod": reduce.Prod, "nansum": reduce.Sum}
+SUMS: dict[str, type[Op]] = {"sum": reduce.Sum, "prod": reduce.Prod}
 
 
 @aten("aten::sum", "aten::prod")
@@ -46,7 +46,19 @@ def total_of_all(c: Call, self: Any, dtype: Any = None) -> Any:
     return total(c, self, None, False, dtype)
 
 
-@aten("aten::mean", "aten::nanmean")
+@aten("aten::nansum", "aten::nanmean")
+def without_nans(c: Call, self: Any, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
+    """NaNs count as nothing: neither in the sum nor in the number of elements."""
+    x = c.real(converted(c, self, dtype))
+    unusable = c.emit(math.IsNan, x)
+    added = reduced(c, reduce.Sum, c.emit(math.Where, unusable, c.scalar_like(0.0, x), x), dim, keepdim)
+    if c.base == "nansum":
+        return added
+    counted = reduced(c, reduce.Sum, c.cast(c.emit(math.Not, unusable), x.type.dtype), dim, keepdim)
+    return c.emit(math.Div, added, counted)
+
+
+@aten("aten::mean")
 def mean(c: Call, self: Any, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
     return reduced(c, reduce.Mean, c.real(converted(c, self, dtype)), dim, keepdim)
 

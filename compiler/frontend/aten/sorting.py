@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.aten.call import Call
-from compiler.frontend.aten.moving import cut, select
+from compiler.frontend.aten.moving import select
 from compiler.frontend.aten.registry import aten
+from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType

@@ -38,6 +38,16 @@ def reshape(e: Emitter, x: Value, shape: Sequence[int]) -> Value:
     return x if x.type.shape == tuple(shape) else e.emit(tensor.Reshape, x, shape=tuple(shape))
 
 
+def cut(e: Emitter, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:
+    """`size` elements from `start` on along one axis."""
+    shape = list(x.type.static_shape)
+    if size == shape[axis] and step == 1:
+        return x
+    starts, steps = [0] * len(shape), [1] * len(shape)
+    starts[axis], shape[axis], steps[axis] = (start if size else 0), size, step
+    return e.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps)
+
+
 def with_height(e: Emitter, x: Value) -> Value:
     """[a, b, l] as [a, b, 1, l]; four-dimensional values stay. Raises Unsupported for other ranks."""
     if x.type.rank == 4:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.frontend.common.emitter import Emitter, reshape
+from compiler.frontend.common.emitter import Emitter, cut, reshape
 from compiler.frontend.common.windows import Window
 from compiler.ir.core import Value
 from compiler.ops import math, nn, tensor
@@ -34,23 +34,13 @@ def padded(e: Emitter, x: Value, axis: int, before: int, after: int) -> Value:
     return e.emit(tensor.Pad, x, pads=pads)
 
 
-def along(e: Emitter, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:
-    """`size` slices of x along an axis."""
-    shape = list(x.type.static_shape)
-    starts, steps = [0] * len(shape), [1] * len(shape)
-    if (start, size, step) == (0, shape[axis], 1):
-        return x
-    starts[axis], shape[axis], steps[axis] = start, size, step
-    return e.emit(tensor.Slice, x, starts=starts, sizes=shape, steps=steps)
-
-
 def conv3d(e: Emitter, x: Value, w: Value, bias: Value | None, window: Window, groups: int) -> Value:
     """x [n, ci, d, h, w] and weights [co, ci/groups, kd, kh, kw]."""
     x = padded(e, x, DEPTH, window.before[0], window.after[0])
     n, channels, depth, height, width = x.type.static_shape
     co, inner, kd, kh, kw = w.type.static_shape
     count = (depth - window.extent[0]) // window.strides[0] + 1
-    taps = [along(e, x, DEPTH, k * window.dilations[0], count, window.strides[0]) for k in range(kd)]
+    taps = [cut(e, x, DEPTH, k * window.dilations[0], count, window.strides[0]) for k in range(kd)]
     lifted = [reshape(e, t, (n, channels, 1, count, height, width)) for t in taps]
     stacked = lifted[0] if kd == 1 else e.emit(tensor.Concat, *lifted, axis=2)
     images = e.emit(tensor.Transpose, stacked, perm=(0, 3, 1, 2, 4, 5))
@@ -85,14 +75,14 @@ def conv_transpose3d(
     total: Value | None = None
     full = (depth - 1) * stride + (kd - 1) * dilation + 1
     for k in range(kd):
-        part = reshape(e, along(e, spread, 2, k, 1), (n, inner * groups, depth, 1, oh, ow))
+        part = reshape(e, cut(e, spread, 2, k, 1), (n, inner * groups, depth, 1, oh, ow))
         part = reshape(e, padded(e, part, 3, 0, stride - 1), (n, inner * groups, depth * stride, oh, ow))
-        part = along(e, part, DEPTH, 0, (depth - 1) * stride + 1)
+        part = cut(e, part, DEPTH, 0, (depth - 1) * stride + 1)
         part = padded(e, part, DEPTH, k * dilation, full - (depth - 1) * stride - 1 - k * dilation)
         total = part if total is None else e.emit(math.Add, total, part)
     assert total is not None
     total = padded(e, total, DEPTH, 0, extra[0])
-    total = along(e, total, DEPTH, window.before[0], full + extra[0] - window.before[0] - window.after[0])
+    total = cut(e, total, DEPTH, window.before[0], full + extra[0] - window.before[0] - window.after[0])
     if bias is None:
         return total
     return e.emit(math.Add, total, reshape(e, bias, (1, bias.type.static_shape[0], 1, 1, 1)))
