@@ -62,7 +62,8 @@ class Target(Protocol):
 
     def best_schedule(self, kernel: Any, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
         """The cheapest way to run a kernel that fits the chip's memories, as the value of its attribute `schedule`, and
-        its modelled cycles; None if no way fits. The first of equals, so that the choice is deterministic."""
+        its modelled cycles; None if no way fits, or none takes less than the constraint `below`. The first of equals,
+        so that the choice is deterministic."""
         ...
 
     def staged_parameters(self, kernel: Any) -> list[int]:

@@ -8,6 +8,7 @@ cheaper one stays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,16 +74,13 @@ class ChainKernels(Pass):
         self, first: Kernel, second: Kernel, constraints: dict[str, Any], ctx: PassContext
     ) -> str | None:
         parts = [ctx.target.best_schedule(kernel, constraints) for kernel in (first, second)]
+        apart = sum(part[1] for part in parts if part is not None) if all(parts) else math.inf
         trial = joined(first, second)
-        whole = ctx.target.best_schedule(trial, constraints)
+        whole = ctx.target.best_schedule(trial, {**constraints, "below": apart * (1.0 - self.gain)})
         trial.erase()
-        if whole is None:
-            return "together they do not fit the chip's memories"
-        if all(part is not None for part in parts):
-            apart = sum(cost for _, cost in parts)
-            if whole[1] >= apart * (1.0 - self.gain):
-                return "together they take longer"
-        return None
+        if whole is not None:
+            return None
+        return "together they take longer, or do not fit the chip's memories"
 
 
 def joined(first: Kernel, second: Kernel) -> Kernel:

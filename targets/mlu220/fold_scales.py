@@ -17,9 +17,9 @@ from compiler.ir.core import Constant, Function, Module, Op, Value
 from compiler.ir.types import DType
 from targets.mlu220.op_vector import BINARY_OPS, UNARY_OPS, Convert, DepthwiseConv2d, Pool
 
-HOMOGENEOUS = (UNARY_OPS["relu"], UNARY_OPS["leaky_relu"])
-SHIFTS = tuple(BINARY_OPS[name] for name in ("add", "sub", "min", "max"))
-FACTORS = (BINARY_OPS["mul"], DepthwiseConv2d)
+HOMOGENEOUS: tuple[type[Op], ...] = (UNARY_OPS["relu"], UNARY_OPS["leaky_relu"])
+SHIFTS: tuple[type[Op], ...] = tuple(BINARY_OPS[name] for name in ("add", "sub", "min", "max"))
+FACTORS: tuple[type[Op], ...] = (BINARY_OPS["mul"], DepthwiseConv2d)
 SCALED = ".scaled"
 """What the name of a value ends in that is a multiple of the value it is named for."""
 
@@ -41,7 +41,7 @@ def _fold(module: Module, factor: Any) -> bool:
         return False
     chain: list[Any] = []
     op: Any = factor.a.producer
-    while isinstance(op, (*HOMOGENEOUS, *SHIFTS)) and _is_alone(op) and _has_constant(op):
+    while isinstance(op, HOMOGENEOUS + SHIFTS) and _is_alone(op) and _has_constant(op):
         chain.append(op)
         op = op.inputs[0].producer
     if not (isinstance(op, FACTORS) and _is_alone(op) and _has_constant(op)):
@@ -81,7 +81,8 @@ def _scaled(op: Any, c: float) -> np.ndarray | float | None:
         return product if math.isfinite(product) or not math.isfinite(op.constant) else None
     dtype = second.type.dtype
     exact = second.data.astype(np.float32) * np.float32(c)
-    new = exact.astype(dtype.numpy)
+    with np.errstate(over="ignore"):  # looked for below
+        new = exact.astype(dtype.numpy)
     factors = isinstance(op, FACTORS)
     tiny = np.abs(new[second.data != 0]) < np.finfo(np.float16 if dtype is DType.F16 else np.float32).tiny
     return None if not np.isfinite(new).all() or (factors and tiny.any()) else new

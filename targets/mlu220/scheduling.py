@@ -42,7 +42,8 @@ from targets.mlu220.tiling import (
 def cheapest(
     shape: KernelShape, constraints: dict[str, Any], board: Board
 ) -> tuple[KernelSchedule, float] | None:
-    """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits.
+    """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits, or
+    nothing that fits takes less than the constraint `below`.
 
     Candidates are timed in the order of a bound that no schedule can beat, until the next bound is above the best time.
     """
@@ -50,11 +51,13 @@ def cheapest(
     bounds = [least_cycles(shape, schedule, board) for schedule in found]
     best: tuple[float, int] | None = None
     for bound, index in sorted(zip(bounds, range(len(found)), strict=True)):
-        if best is not None and bound > best[0]:
+        if bound > (best[0] if best is not None else constraints.get("below", math.inf)):
             break
         timed = estimate(shape, found[index], board), index
         best = timed if best is None else min(best, timed)
-    return None if best is None else (found[best[1]], best[0])
+    if best is None or best[0] >= constraints.get("below", math.inf):
+        return None
+    return found[best[1]], best[0]
 
 
 IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding", "value"})

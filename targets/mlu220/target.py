@@ -6,6 +6,7 @@ collects them behind one name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,11 +98,16 @@ class Mlu220:
 
     def best_schedule(self, kernel: Kernel, constraints: dict[str, Any]) -> tuple[dict[str, Any], float] | None:
         """Kernels of one structure get one schedule, which is searched once."""
-        key = (structure(kernel), tuple(sorted((k, v) for k, v in constraints.items() if v is not None)))
+        below = constraints.get("below", math.inf)
+        rest = tuple(sorted((k, v) for k, v in constraints.items() if v is not None and k != "below"))
+        key = structure(kernel), rest
         if key not in self._schedules:
-            self._schedules[key] = cheapest(KernelShape(kernel, constraints.get("assumed")), constraints, self.board)
+            found = cheapest(KernelShape(kernel, constraints.get("assumed")), constraints, self.board)
+            if found is None and below < math.inf:
+                return None  # perhaps because of the limit: what there is beyond it was not looked for
+            self._schedules[key] = found
         found = self._schedules[key]
-        return None if found is None else (found[0].to_attribute(), found[1])
+        return None if found is None or found[1] >= below else (found[0].to_attribute(), found[1])
 
     def emit(self, module: Module) -> OfflineModel:
         return emit_module(module, self.board, self.cores)
