@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.export.onnx import ROWS, Graph
+from compiler.export.graph import ROWS, Graph
 
 SAME = {
     "nn.relu": "Relu", "nn.sigmoid": "Sigmoid", "nn.softplus": "Softplus", "nn.softsign": "Softsign",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.export.onnx import Graph, NotExpressible, dequantized, element_type, quantized, row
+from compiler.export.graph import Graph, NotExpressible, dequantized, element_type, quantized, row
 
 
 # -- quantised values ------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ import pytest
 
 from compiler.errors import CompilerError
 from compiler.evaluate.interpreter import Interpreter
-from compiler.export import elementwise, rows  # noqa: F401  # they fill the table
-from compiler.export.onnx import ROWS, to_onnx
+from compiler.export.graph import ROWS
+from compiler.export.onnx import to_onnx
 from compiler.ir.core import Module
 from tests.conformance.onnx_cases import _array, _import, all_cases
 
