@@ -31,7 +31,8 @@ class Session:
 
     `threads`: host threads, by default all processors. `translate`: True, False, or some of {"fuse": bool, "elide":
     bool, "overlap": bool}. `engine`: "simulator", or "oracle" (slow NumPy, the reference). `state`: {output: input},
-    an output that becomes an input of the next run, zeros at first. Raises CompilerError when the file is damaged,
+    an output that becomes an input of the next run; True for those the file names. At first such an input has the
+    values the file says, otherwise zeros. Raises CompilerError when the file is damaged,
     or names every instruction that is not provably safe.
     """
 
@@ -41,7 +42,7 @@ class Session:
         threads: int | None = None,
         translate: Mapping[str, bool] | bool | None = None,
         engine: str = "simulator",
-        state: Mapping[str, str] | None = None,
+        state: Mapping[str, str] | bool | None = None,
     ):
         if engine not in ENGINES:
             raise error("E724", f"there is no engine {engine!r}", help=did_you_mean(engine, ENGINES))
@@ -59,7 +60,7 @@ class Session:
             self._segments |= {f.name: self._oracle(f) for f in self.model.device_functions}
         else:
             self._simulate(threads, translate)
-        self._state = dict(state or {})
+        self._state = _stated(self.model) if state is True else dict(state or {})
         _check_state(self.model, self._state)
         self.reset()
 
@@ -120,9 +121,9 @@ class Session:
         return results[0] if len(results) == 1 else results
 
     def reset(self) -> None:
-        """Set recurrent state to zero."""
+        """Set recurrent state to its first values."""
         records = {r.name: r for r in self.model.inputs}
-        self._kept = {n: np.zeros(records[n].shape, records[n].numpy) for n in self._state.values()}
+        self._kept = {n: _first_value(self.model, records[n]) for n in self._state.values()}
 
     def profile(self) -> Any:
         """What the model costs on the chip: a `runtime.profile.Profile`."""
@@ -309,6 +310,26 @@ def _check_state(model: OfflineModel, state: Mapping[str, str]) -> None:
         faults.append(Diagnostic(code="E726", message="state: two outputs feed the same input"))
     if faults:
         raise CompilerError(faults)
+
+
+def _stated(model: OfflineModel) -> dict[str, str]:
+    """The outputs that become inputs of the next run, as the file names them."""
+    found = model.metadata.get("state", {})
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise error("E726", "the file names its state in a form that is not known")
+    return dict(found)
+
+
+def _first_value(model: OfflineModel, record: IORecord) -> np.ndarray:
+    """What a state is before the first run: what the file says, otherwise zeros."""
+    given = model.metadata.get("first_state", {})
+    value = given.get(record.name, 0.0) if isinstance(given, dict) else 0.0
+    try:
+        array = np.asarray(value, np.float64)
+        full = array.reshape(record.shape) if array.ndim else np.full(record.shape, array)
+        return full.astype(record.numpy)
+    except (TypeError, ValueError):
+        raise error("E726", f"the first value of state {_describe(record)} does not fit it") from None
 
 
 def _describe(record: IORecord) -> str:

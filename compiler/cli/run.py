@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("simulator", "oracle"), default="simulator", help="oracle: slow NumPy, the reference"
     )
+    parser.add_argument(
+        "--state", action="store_true", help="samples are calls in a row: what the network remembers goes round"
+    )
     parser.add_argument("--against", type=Path, metavar="MODEL", help="compare with this float model")
     parser.add_argument(
         "--tolerance", type=arguments.fraction, metavar="T", help="largest error with --against, as a part of the range"
@@ -42,7 +45,13 @@ def run(args: argparse.Namespace) -> int:
     if args.tolerance is not None and args.against is None:
         raise error("E102", "--tolerance needs --against")
     arguments.writable(args.output, args.file, Path(args.inputs), args.against)
-    session = Session(arguments.offline_model(args.file, "run"), threads=args.threads, engine=args.engine)
+    if args.state and args.against is not None:
+        raise error("E102", "--state does not go with --against", help="compare single calls, the state as an input")
+    path = arguments.offline_model(args.file, "run")
+    session = Session(path, threads=args.threads, engine=args.engine, state=args.state)
+    if args.state and not session.model.metadata.get("state"):
+        raise error("E102", "--state is for networks that remember something; this file names no such inputs",
+                    where=str(path), help="loop them in Python: Session(file, state={output: input})")  # fmt: skip
     recorded = session.inputs[0].preprocessing if len(session.inputs) == 1 else {}
     stated = Preprocess.of(dict(recorded)) if recorded else None
     preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated

@@ -159,3 +159,53 @@ def test_state_is_told_by_lint_and_survives_as_text(tmp_path: Any) -> None:
     write_module(module, tmp_path / "m.mlu")
     again = read_module(tmp_path / "m.mlu")
     assert again.attributes["state"] == {"h.next": "h"} and state_notes(again) == state_notes(module)
+
+
+# -- compiled ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A network that remembers [3, 4] at first, compiled."""
+    from compiler.driver import calibrate, compile_model, prepare
+
+    first = np.float32([[3, 4]])
+    module = prepare(load("self.h = torch.add(torch.mul(self.h, 0.5), x)\nreturn torch.neg(self.h)", {"h": first}))
+    model = compile_model(module, scheme=calibrate(module, [[x, first] for x in STEPS]), cores=1)
+    path = tmp_path_factory.mktemp("compiled") / "m.cambricon"
+    model.save(path)
+    return path
+
+
+def test_a_session_loops_the_state_the_file_names_from_its_first_values(compiled: Any) -> None:
+    from runtime.session import Session
+
+    session = Session(compiled, state=True)
+    assert [r.name for r in session.inputs] == ["x"] and [r.name for r in session.outputs] == ["output"]
+    for _ in range(2):
+        h = np.float32([[3, 4]])
+        for x in STEPS:
+            h = h * np.float32(0.5) + x
+            np.testing.assert_allclose(session.run(x), -h, rtol=1e-2, atol=1e-2)
+        session.reset()
+
+
+def test_mluc_run_takes_samples_as_calls_in_a_row(compiled: Any, tmp_path: Any) -> None:
+    from compiler.cli.main import main
+
+    np.savez(tmp_path / "x.npz", x=np.concatenate(STEPS))
+    output = str(tmp_path / "y.npz")
+    main(["run", str(compiled), "--inputs", str(tmp_path / "x.npz"), "--state", "--output", output])
+    found = np.load(output)["output"].reshape(-1, 2)
+    np.testing.assert_allclose(found[0], -(np.float32([3, 4]) / 2 + STEPS[0][0]), rtol=1e-2)
+    assert len(found) == len(STEPS)
+
+
+def test_state_that_a_file_names_wrongly_is_refused(compiled: Any) -> None:
+    from runtime.session import Session
+    from targets.mlu220.container import OfflineModel
+
+    model = OfflineModel.load(compiled)
+    for metadata in ({"state": 3}, {"state": {"h.next": "nobody"}}, {"state": {"h.next": "h"}, "first_state": {"h": [1]}},
+                     {"state": {"h.next": "h"}, "first_state": {"h": "text"}}):  # fmt: skip
+        model.metadata = metadata
+        with pytest.raises(CompilerError, match="E726"):
+            Session(model, state=True)
