@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from runtime.dataflow import Flow, analyse
 from runtime.kernels import layout as L  # noqa: N812
-from runtime.lowering import Spaces, place_vector
+from runtime.lowering import Spaces, place_alone
 from runtime.operations import Access, Operation
 
 MAX_CHAIN = 4
@@ -123,11 +123,7 @@ def _with_vector(operation: Operation, **values: object) -> Operation:
     assert operation.vector is not None
     vector = replace(operation.vector, **values)  # type: ignore[arg-type]
     moved = replace(operation, vector=vector, words=dict(operation.words))
-    place_vector(moved, vector.natural)
-    if vector.kind != L.NOTHING:
-        step = vector.step(vector.natural)
-        assert step is not None
-        moved.steps = [step]
+    place_alone(moved)
     return moved
 
 

@@ -202,24 +202,26 @@ def _window(
     return words, Geometry(height, width, columns)
 
 
+def _on_floats(
+    kernel: str, f: SimpleNamespace, context: _Context, words: dict[int, int], geometry: Geometry
+) -> Operation:
+    """A window instruction of the vector unit."""
+    words |= {L.SRC_TYPE: f.dtype, L.KH: f.kh, L.KW: f.kw}
+    target = Placed(context.nram + f.dst, f.dst_row_pitch, f.dst_pixel_pitch, f.dtype)
+    return _operation(kernel, words, geometry=geometry, target=target)
+
+
 def _depthwise(f: SimpleNamespace, context: _Context) -> Operation:
     words, geometry = _window(f, context, f.dilation_y, f.dilation_x, f.c)
-    words |= {
-        L.SRC_TYPE: f.dtype, L.KH: f.kh, L.KW: f.kw, L.DILATION_Y: f.dilation_y, L.DILATION_X: f.dilation_x,
-        L.WEIGHTS: context.nram + f.filters,
-    }  # fmt: skip
-    target = Placed(context.nram + f.dst, f.dst_row_pitch, f.dst_pixel_pitch, f.dtype)
-    return _operation("depthwise", words, geometry=geometry, target=target)
+    words |= {L.DILATION_Y: f.dilation_y, L.DILATION_X: f.dilation_x, L.WEIGHTS: context.nram + f.filters}
+    return _on_floats("depthwise", f, context, words, geometry)
 
 
 def _pool(f: SimpleNamespace, context: _Context) -> Operation:
     words, geometry = _window(f, context, 1, 1, f.c)
-    words |= {
-        L.SRC_TYPE: f.dtype, L.KH: f.kh, L.KW: f.kw, L.FUNCTION_CODE: f.function,
-        L.WINDOW_FACTOR: float_bits(float(numerics.mean_factor(f.kh * f.kw))),
-    }  # fmt: skip
-    target = Placed(context.nram + f.dst, f.dst_row_pitch, f.dst_pixel_pitch, f.dtype)
-    return _operation("pool", words, geometry=geometry, target=target)
+    factor = float_bits(float(numerics.mean_factor(f.kh * f.kw)))
+    words |= {L.FUNCTION_CODE: f.function, L.WINDOW_FACTOR: factor}
+    return _on_floats("pool", f, context, words, geometry)
 
 
 def _conv(f: SimpleNamespace, context: _Context) -> Operation:
@@ -298,12 +300,19 @@ def _convert(f: SimpleNamespace, context: _Context) -> Operation:
 def _vector(vector: Vector, context: _Context) -> Operation:
     """An elementwise operation on its own. Its store rounds, so a step that only rounds is not needed."""
     operation = _operation("elementwise", {L.ROUNDING: int(context.half_away)}, vector=vector)
+    place_alone(operation)
+    return operation
+
+
+def place_alone(operation: Operation) -> None:
+    """Set words and steps of an elementwise operation in the geometry in which it is fastest."""
+    vector = operation.vector
+    assert vector is not None
     place_vector(operation, vector.natural)
     if vector.kind != L.NOTHING:
         step = vector.step(vector.natural)
         assert step is not None
         operation.steps = [step]
-    return operation
 
 
 def place_vector(operation: Operation, geometry: Geometry) -> None:

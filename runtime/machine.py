@@ -117,18 +117,21 @@ def _yield_address() -> int:
 
 
 class Pool:
-    """Persistent threads that help with one run at a time. They sleep on a semaphore between runs."""
+    """Persistent threads that help with one run at a time. After a run they look out for the next one for a moment,
+    then sleep on a semaphore."""
 
     def __init__(self, threads: int):
         from runtime.kernels import interpreter
 
         self._interpreter = interpreter
         self.lock = threading.Lock()
-        self._control = np.zeros(interpreter.CONTROL_WORDS + 16, np.int64)
+        self._control = np.zeros(interpreter.CONTROL_WORDS + threads + 16, np.int64)
         address = self._control.ctypes.data
         self._first = (-address % 128) // 8
         self._address = address + 8 * self._first
         self._control[self._first + interpreter.YIELD] = _yield_address()
+        self._control[self._first + interpreter.WORKERS] = threads
+        self._control[self._first + interpreter.ASLEEP + 1 :][: threads - 1] = 1
         self._counters = np.zeros(0, np.int64)
         self._generation = 1
         self._wake = threading.Semaphore(0)
@@ -137,7 +140,8 @@ class Pool:
             threading.Thread(target=self._work, args=(k,), name=f"simulator-{k}", daemon=True)
             for k in range(1, threads)
         ]
-        interpreter.run_worker(self._address, 0)  # compiled before the threads start
+        for function in (interpreter.run_worker, interpreter.run_main, interpreter.open_run):
+            function.prepare()  # compiled before the threads start
         for thread in self._threads:
             thread.start()
 
@@ -158,7 +162,9 @@ class Pool:
             control[name] = value
         module.open_run(self._address, self._generation)
         self._generation += 2
-        self._wake.release(len(self._threads)) if self._threads else None
+        woken = int(control[module.WOKEN])
+        if woken:
+            self._wake.release(woken)
         module.run_main(self._address)
 
     def _work(self, index: int) -> None:

@@ -157,19 +157,24 @@ def kernel(arguments: int = 4) -> Callable[[Callable], Kernel]:
     return lambda python: Kernel(python, arguments)
 
 
-def entry(arguments: int) -> Callable[[Callable], Callable[..., None]]:
-    """A kernel that Python calls: compiled on first call, Python's lock released while it runs."""
+class Entry:
+    """A kernel that Python calls, its lock released meanwhile; compiled on first call, or by `prepare`."""
 
-    def declare(python: Callable) -> Callable[..., None]:
-        made = Kernel(python, arguments)
-        compiled: list[Callable[..., None]] = []
+    def __init__(self, python: Callable, arguments: int):
+        self._kernel = Kernel(python, arguments)
+        self._function: Callable[..., None] | None = None
 
-        def call(*values: int) -> None:
-            if not compiled:
-                compiled.append(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(made.address()))
-            compiled[0](*values)
+    def prepare(self) -> Callable[..., None]:
+        """Have it compiled; the machine code as a function."""
+        if self._function is None:
+            kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * self._kernel.arguments)
+            self._function = kind(self._kernel.address())
+        return self._function
 
-        call.__name__, call.__doc__ = python.__name__, python.__doc__
-        return call
+    def __call__(self, *values: int) -> None:
+        (self._function or self.prepare())(*values)
 
-    return declare
+
+def entry(arguments: int) -> Callable[[Callable], Entry]:
+    """Declare a kernel that Python calls."""
+    return lambda python: Entry(python, arguments)

@@ -24,7 +24,9 @@ from runtime.kernels.layout import CHUNKS, FIRST_CHUNK, FUNCTION, WORDS
 
 # -- the control block: int64 words, what threads write on cache lines of its own
 GENERATION, ACTIVE = 0, 16
-ARENA, DESCRIPTORS, PHASES, PHASE_COUNT, COUNTERS, SCRATCH, SCRATCH_BYTES, YIELD = range(32, 40)
+ARENA, DESCRIPTORS, PHASES, PHASE_COUNT, COUNTERS, SCRATCH, SCRATCH_BYTES, YIELD, WORKERS, WOKEN = range(32, 42)
+ASLEEP = 64
+"""From here on: per thread, whether it sleeps."""
 CONTROL_WORDS = 64
 PHASE_WORDS = 4
 """First descriptor, end, chunks, unused."""
@@ -33,6 +35,9 @@ COUNTER_WORDS = 16
 DONE = 64
 SPINS = 1000
 """Turns of a waiting loop before the thread offers its processor to another."""
+PATIENCE, TURNS = 100, 64
+"""A worker looks this often for another run before it sleeps, with as many turns of a waiting loop in between: about a
+tenth of a millisecond, some times what waking it takes."""
 
 
 @entry(4)
@@ -79,12 +84,17 @@ def run_phases(control, thread):
 
 @entry(2)
 def open_run(control, generation):
-    """Reset the counters and let workers in; `generation` is odd. Parameters must stand in the control block."""
+    """Reset the counters and let workers in; `generation` is odd. Parameters must stand in the control block. WOKEN
+    gets the number of sleeping threads, whom the caller must wake."""
     c = i64_at(control)
     counters = i64_at(c[COUNTERS])
     for i in range(c[PHASE_COUNT] * COUNTER_WORDS):
         counters[i] = 0
     atomic_exchange(control + 8 * GENERATION, generation)
+    woken = 0
+    for thread in range(c[WORKERS]):
+        woken += atomic_exchange(control + 8 * (ASLEEP + thread), 0)
+    c[WOKEN] = woken
 
 
 @entry(1)
@@ -101,10 +111,40 @@ def run_main(control):
             call_yield(c[YIELD])
 
 
+@function
+def is_new_run(control, seen):
+    """Whether a run is open that the thread has not been part of."""
+    generation = atomic_load(control + 8 * GENERATION)
+    return generation % 2 == 1 and generation != seen
+
+
 @entry(2)
 def run_worker(control, thread):
-    """Join the run that is open, if any. Announcing before looking makes sure that a closed run is never entered."""
-    atomic_add(control + 8 * ACTIVE, 1)
-    if atomic_load(control + 8 * GENERATION) % 2 == 1:
-        run_phases(control, thread)
-    atomic_add(control + 8 * ACTIVE, -1)
+    """Join the runs that open, until there has been none for a while; then the thread counts as asleep.
+
+    Announcing before looking makes sure that a closed run is never entered; looking once more after lying down, that
+    none is slept through.
+    """
+    c = i64_at(control)
+    asleep = control + 8 * (ASLEEP + thread)
+    idle, seen = 0, 0
+    while idle < PATIENCE:
+        if is_new_run(control, seen):
+            atomic_add(control + 8 * ACTIVE, 1)
+            generation = atomic_load(control + 8 * GENERATION)
+            if generation % 2 == 1:
+                run_phases(control, thread)
+                seen = generation
+            atomic_add(control + 8 * ACTIVE, -1)
+            idle = 0
+        else:
+            for _ in range(TURNS):
+                pause()
+            idle += 1
+            if idle % 8 == 0:
+                call_yield(c[YIELD])
+            if idle == PATIENCE:
+                atomic_exchange(asleep, 1)
+                if is_new_run(control, seen):
+                    atomic_exchange(asleep, 0)
+                    idle = 0

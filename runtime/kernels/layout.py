@@ -11,6 +11,8 @@ WORDS = 48
 # -- common words
 FUNCTION, CHUNKS, PIXEL_CHUNKS = 0, 1, 2
 DST, DST_ROW, DST_PIXEL, DST_FACTOR = 3, 5, 6, 7
+REUSE = 8
+"""Whether operands prepared for one block of columns serve the others."""
 STEPS = 9
 OUT_WIDTH, PIXELS, COLUMNS = 12, 13, 14
 SRC, SRC_ROW, SRC_PIXEL, SRC_FACTOR = 15, 17, 18, 19
@@ -19,10 +21,6 @@ FIRST_CHUNK = 22
 """Number of this descriptor's first chunk within its phase (see `interpreter.py`)."""
 BLOCK_COLUMNS = 23
 """Columns a block of the kernel has at most."""
-
-# -- elementwise
-REUSE = 24
-"""Whether operands prepared for one block of columns serve the others."""
 
 # -- convolution
 FILTERS, OFFSETS, K_STEPS, FIX_FACTOR, PARTIAL_SUMS, PANEL_BYTES, TAIL_MASK, STARTS = range(24, 32)
