@@ -196,6 +196,8 @@ def _largest_tile(
     if not shape.shape:
         return allocate(shape, KernelSchedule(-1, base.cores, (), base.buffers, weights), board)
     sizes = list(most)
+    if not sizes:  # nothing but channels
+        return allocate(shape, replace(base, tile=(channels,), weights=weights), board)
     tried: dict[tuple[int, ...], tuple[KernelSchedule, int]] = {}
 
     def bytes_at(axis: int, size: int) -> int:

@@ -13,7 +13,7 @@ from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from runtime.session import Session
 from tests.journeys import Journey, assert_one_meaning, journey
-from tests.onnx_models import detector, places, refined, regions_of_interest, save, shapes_from_data
+from tests.onnx_models import Graph, detector, places, refined, regions_of_interest, save, shapes_from_data
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -110,3 +110,49 @@ def test_a_loop_that_stays_one_is_written_into_the_host_function(tmp_path: Path)
     made = compiled(refined(), images(4, 1, 3, 8, 8), tmp_path)
     text = "".join(f.text for f in made.model.host_functions)
     assert "graph.loop" in text and "graph.if" in text
+
+
+# -- models that come quantised ----------------------------------------------------------------------------------------
+def classifier() -> onnx.ModelProto:
+    """Convolutions, a residual, pooling and a dense layer."""
+    g = Graph()
+    y = g.conv(g.conv("image", 3, 16), 16, 24, stride=2)
+    y = g.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    pooled = g.op("Flatten", g.op("GlobalAveragePool", g.op("Add", y, g.conv(y, 24, 24))))
+    g.op("Gemm", pooled, g.weight(10, 24), g.constant(np.zeros(10), np.float32), transB=1, name="logits")
+    return g.model({"image": (1, 3, 16, 16)}, {"logits": (1, 10)})
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("types", ["QUInt8 QInt8", "QInt8 QInt8", "QUInt8 QUInt8"])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_a_model_quantised_by_onnxruntime_keeps_its_integers(
+    form: str, types: str, per_channel: bool, tmp_path: Path
+) -> None:
+    if per_channel and types.endswith("QUInt8"):
+        pytest.skip("onnxruntime's quantiser makes no zero points per channel")
+    tool = pytest.importorskip("onnxruntime.quantization")
+    samples = images(8, 1, 3, 16, 16)
+
+    class Reader(tool.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.left = iter({"image": image} for (image,) in samples)
+
+        def get_next(self) -> dict | None:
+            return next(self.left, None)
+
+    source, path = save(classifier(), tmp_path, "float.onnx"), tmp_path / "model.onnx"
+    activation, weight = (getattr(tool.QuantType, t) for t in types.split())
+    tool.quantize_static(
+        str(source), str(path), Reader(), quant_format=getattr(tool.QuantFormat, form), activation_type=activation,
+        weight_type=weight, per_channel=per_channel,
+    )  # fmt: skip
+    module = load(path)
+    assert any(v.type.quant is not None and v.type.quant.step is not None for op in module.ops() for v in op.results)
+    for sample in samples[:3]:
+        (ours,), (theirs,) = Interpreter(module).run(sample), reference(path, sample)
+        np.testing.assert_allclose(ours, theirs, atol=0.02 * np.ptp(theirs))
+    made = journey(driver.prepare(module), samples)
+    assert made.device.name == "subnet0"
+    found = assert_one_meaning(made, samples[0])
+    np.testing.assert_allclose(found[0], reference(path, samples[0])[0], atol=0.05 * np.ptp(found[0]))
