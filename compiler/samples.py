@@ -10,11 +10,15 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, error
 from compiler.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Module
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -111,6 +115,41 @@ def open_samples(
     if faults:
         raise CompilerError(faults)
     return Samples(columns, limit, warnings)
+
+
+class Calls:
+    """Samples as calls in a row of a network that remembers something: `samples` gives its other inputs, and what it
+    remembers comes from evaluating `module`, beginning with the first values it states.
+    """
+
+    def __init__(self, module: Module, samples: Samples) -> None:
+        self._module = module
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        from compiler.evaluate.interpreter import Interpreter
+
+        main, interpreter = self._module.main, Interpreter(self._module)
+        kept = first_state(self._module)
+        for sample in self._samples:
+            feed = {**kept, **sample}
+            yield feed
+            results = dict(zip(main.output_names, interpreter.run([feed[a.name] for a in main.arguments]), strict=True))
+            kept = {name: results[output] for output, name in self._module.attributes["state"].items()}
+
+
+def first_state(module: Module) -> dict[str, np.ndarray]:
+    """What each input that the network feeds itself is at first."""
+    types = {a.name: a.type for a in module.main.arguments}
+    found = {}
+    for name in module.attributes.get("state", {}).values():
+        array = np.asarray(module.attributes.get("first_state", {}).get(name, 0.0))
+        shape = types[name].static_shape
+        found[name] = (array.reshape(shape) if array.ndim else np.full(shape, array)).astype(types[name].dtype.numpy)
+    return found
 
 
 UNNAMED = ("input", "arr_0")

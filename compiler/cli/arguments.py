@@ -204,6 +204,17 @@ def writable(path: Path | None, *inputs: Path | None) -> None:
         raise error("E101", "the folder cannot be written to", where=str(path.parent))
 
 
+def arrays_in(source: str | Path) -> set[str]:
+    """Names of the arrays a .npz file holds; none for a folder, or a file that is none."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(source) as file:
+            return {name.removesuffix(".npy") for name in file.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()
+
+
 def open_data(source: str | Path, inputs: Sequence[Input], preprocess: Any = None, limit: int = 0) -> Any:
     """The samples of a folder or file, with warnings of what was taken for granted: images and integers as they are
     (networks hardly ever want that), arrays by another name."""

@@ -172,8 +172,13 @@ class Compiling:
 
     def _calibrated(self, module: Any) -> Any:
         from compiler import driver
+        from compiler.samples import Calls
 
-        inputs = arguments.inputs_of(module)
+        remembered = set(module.attributes.get("state", {}).values())
+        if remembered <= arguments.arrays_in(self.args.calibrate):  # states are given like other inputs
+            remembered = set()
+        inputs = [i for i in arguments.inputs_of(module) if i.name not in remembered]
         samples = arguments.open_data(self.args.calibrate, inputs, self._preprocess, self.args.images)
+        samples = Calls(module, samples) if remembered else samples
         with arguments.progress("calibrating", len(samples)) as done:
             return driver.calibrate(module, samples, self.args.method, progress=done)

@@ -204,8 +204,32 @@ def test_state_that_a_file_names_wrongly_is_refused(compiled: Any) -> None:
     from targets.mlu220.container import OfflineModel
 
     model = OfflineModel.load(compiled)
-    for metadata in ({"state": 3}, {"state": {"h.next": "nobody"}}, {"state": {"h.next": "h"}, "first_state": {"h": [1]}},
-                     {"state": {"h.next": "h"}, "first_state": {"h": "text"}}):  # fmt: skip
+    state = {"h.next": "h"}
+    for metadata in ({"state": 3}, {"state": {"h.next": "nobody"}}, {"state": state, "first_state": {"h": [1]}},
+                     {"state": state, "first_state": {"h": "text"}}):  # fmt: skip
         model.metadata = metadata
         with pytest.raises(CompilerError, match="E726"):
             Session(model, state=True)
+
+
+def test_mluc_compile_makes_the_states_that_calibration_data_lack(tmp_path: Any, capsys: Any) -> None:
+    from compiler.cli.main import main
+
+    files = members(forward("self.h = torch.add(torch.mul(self.h, 0.5), x)\nreturn torch.matmul(self.h, self.w)"),
+                    {"h": ZEROS, "w": np.eye(2, dtype=np.float32)})  # fmt: skip
+    path, output = str(written(tmp_path, files)), str(tmp_path / "m.cambricon")
+    np.savez(tmp_path / "x.npz", x=np.stack(STEPS))
+    arguments = ["--shape", "x=1x2", "--calibrate", str(tmp_path / "x.npz"), "-o", output]
+    assert main(["compile", path, *arguments]) == 0
+    assert main(["inspect", output]) == 0
+    assert "state: {'h.next': 'h'}" in capsys.readouterr().out
+
+
+def test_calls_in_a_row_carry_their_state() -> None:
+    from compiler.samples import Calls, Input, Samples, _Stack
+
+    module = load("self.h = torch.add(self.h, x)\nreturn self.h", {"h": np.float32([[3, 4]])})
+    samples = Samples([_Stack(Input("x", (1, 2), np.dtype(np.float32)), np.stack(STEPS))])
+    found = list(Calls(module, samples))
+    assert len(found) == len(Calls(module, samples)) == len(STEPS)
+    np.testing.assert_array_equal(found[2]["h"], np.float32([[3, 4]]) + STEPS[0] + STEPS[1])
