@@ -106,7 +106,11 @@ def test_links_lead_to_files(page: Path):
     assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.name)
+VENDOR = "mlu220.md"
+"""The page of facts about the chip: the tools it names are the vendor's."""
+
+
+@pytest.mark.parametrize("page", [p for p in GUIDES if p.name != VENDOR], ids=lambda p: p.name)
 def test_verbs_and_options_that_are_named_exist(page: Path):
     text = page.read_text()
     verbs = set(re.findall(r"`mluc ([a-z]+)", text)) | {words[0] for words in commands(page)}
