@@ -39,7 +39,7 @@ from runtime.cnrt_types import (
     integer,
 )
 from runtime.session import Session
-from targets.mlu220.container import DeviceFunction, IORecord, OfflineModel, Step
+from targets.mlu220.container import VERSION, DeviceFunction, IORecord, OfflineModel, Step
 from targets.mlu220.hardware import load_board
 from targets.mlu220.timeline import simulate
 from targets.mlu220.twins import CNRT_TYPES, dim_order, four_axes
@@ -89,6 +89,14 @@ def cnrtGetModelSize(fname: str | Path) -> int:
         return Path(fname).stat().st_size
     except OSError as error:
         raise Fault(R.CNRT_RET_ERR_NO_EXIST, f"{fname}: {error.strerror}") from None
+
+
+@call(outs=1, init=False)
+def cnrtGetModelLevelFromFile(fname: str | Path) -> int:
+    """`status, level = cnrtGetModelLevelFromFile(path)`: the version of the file's format. What the vendor's levels
+    mean is not published [U]."""
+    _loaded(lambda: OfflineModel.load(fname))
+    return VERSION
 
 
 @call(outs=1)
@@ -451,6 +459,7 @@ __all__ = [
     "cnrtGetInputDataShape",
     "cnrtGetInputDataSize",
     "cnrtGetInputDataType",
+    "cnrtGetModelLevelFromFile",
     "cnrtGetModelMemUsed",
     "cnrtGetModelSize",
     "cnrtGetOutputDataShape",

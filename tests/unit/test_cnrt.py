@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -423,3 +424,40 @@ def test_source_and_destination_may_be_the_same_memory() -> None:
     x = np.arange(6, dtype=np.float32)
     ok(cnrt.cnrtTransDataOrder(x, cnrt.CNRT_FLOAT32, x, 2, [2, 3], [1, 0]))
     assert x.tolist() == [0, 3, 1, 4, 2, 5]
+
+
+# -- the document ------------------------------------------------------------------------------------------------------
+FACTS = (Path(__file__).parents[2] / "docs" / "mlu220.md").read_text(encoding="utf-8")
+ORDER = FACTS.partition("### 3.4 CNRT run-time order")[2].partition("### 3.5")[0]
+LEFT_OUT: set[str] = set()
+"""Calls of the vendor's order that are not there: none."""
+
+
+def test_every_call_of_the_vendor_s_order_is_there() -> None:
+    calls = set(re.findall(r"`(cnrt[A-Z]\w+)", ORDER))
+    assert len(calls) > 25
+    assert {name for name in calls if not hasattr(cnrt, name)} == LEFT_OUT
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [("cnrtDataType_t", "dtype"), ("cnrtDimOrder_t", "dim order"), ("cnrtCoreVersion_t", "core version"),
+     ("cnrtFunctionType_t", "function type")],
+)  # fmt: skip
+def test_numbers_are_those_of_the_vendor(kind: str, row: str) -> None:
+    (line,) = [text for text in ORDER.splitlines() if text.startswith(f"| {row} |")]
+    stated = re.findall(r"(\w+) (0x[0-9A-Fa-f]+|\d+)(?:,| \|)", line.partition("|")[2].partition("|")[2])
+    known = {member.name.rpartition("_")[2]: int(member) for member in getattr(cnrt, kind)}
+    assert stated and all(known[name] == int(value, 0) for name, value in stated)
+
+
+def test_every_error_of_the_document_has_its_code_and_a_text() -> None:
+    (line,) = [text for text in ORDER.splitlines() if text.startswith("| errors |")]
+    codes = {int(code) for code in re.findall(r"\b(\d+) [a-zA-Z]", line)}
+    assert len(codes) >= 11 and codes <= {int(c) for c in cnrt.cnrtRet_t}
+    assert all(cnrt.cnrtGetErrorStr(code) != cnrt.cnrtGetErrorStr(999991) for code in codes - {999991})
+
+
+def test_the_level_of_a_file_is_its_format_s_version(path: Path) -> None:
+    assert ok(cnrt.cnrtGetModelLevelFromFile(path)) >= 1
+    assert cnrt.cnrtGetModelLevelFromFile("missing.cambricon")[0] == cnrt.CNRT_RET_ERR_NO_EXIST
