@@ -16,7 +16,7 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.core import Argument, Module, Value
 from compiler.ir.types import DType
-from passes.quantization.layers import computed_inputs, integer_layers, module_hash, shortcuts, values_of
+from passes.quantization.layers import integer_layers, module_hash, shortcuts, values_of, without_range
 from passes.quantization.observers import METHODS, HistogramObserver, RangeObserver
 from passes.quantization.scheme import F16_MAX, HEADROOM, RESIDUALS, WEIGHT_ROUNDINGS, WEIGHTS, Scheme, TensorScheme
 from passes.quantization.trials import CANDIDATES, Sample, Trials
@@ -136,7 +136,7 @@ def _check_options(method: str, bits: int, weights: str, weight_rounding: str, r
 # -- observing ---------------------------------------------------------------------------------------------------------
 def _wanted(module: Module, residuals: str) -> set[Value]:
     """The values that will be quantised."""
-    wanted = {v for op in integer_layers(module.main) for v in computed_inputs(op)}
+    wanted = {v for op in integer_layers(module.main) for v in without_range(op)}
     if residuals == "i8":
         wanted |= {op.inputs[index] for op, index in shortcuts(module.main)}
     return wanted

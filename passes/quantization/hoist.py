@@ -75,6 +75,32 @@ def hoist(block: Block, conversions: Conversions) -> int:
     return len(moved)
 
 
+def join_pairs(block: Block) -> int:
+    """Drop conversions to integers and back that another to the same type follows, across ops they commute with: those
+    that other tools leave behind every op. The integers stay as they are; returns how many were dropped."""
+    count = 0
+    for op in list(block):
+        if op.op_name == "quant.dequantize" and isinstance(op.inputs[0].producer, Quantize):
+            first = op.inputs[0].producer
+            quant = op.inputs[0].type.quant
+            if quant is not None and not quant.zero_point and op.result.users and _all_reach(op.result, quant):
+                op.replace_with(first.inputs[0])
+                count += 1
+                if not first.result.users:
+                    first.erase()
+    return count
+
+
+def _all_reach(value: Value, quant: QuantType) -> bool:
+    """Whether everything that takes a value is a conversion to a type, or an op it commutes with in front of one."""
+    return all(
+        user.result.type.quant == quant if isinstance(user, Quantize)
+        else commutes(user) and len(user.inputs) == 1 and bool(user.results[0].users)
+        and _all_reach(user.results[0], quant)
+        for user in value.users
+    )  # fmt: skip
+
+
 def _wanted(block: Block) -> dict[Value, QuantType]:
     """The type all takers of a value want it in, where they agree."""
     wanted: dict[Value, QuantType] = {}

@@ -49,6 +49,30 @@ def computed_inputs(op: Op) -> list[Value]:
     return [v for v in op.inputs[:2] if not isinstance(v, Constant)]
 
 
+def imported(value: Value) -> Value | None:
+    """The integers a model keeps a value as by itself, where the chip has their type: what a `quant.dequantize` of
+    symmetric i8 or i16 takes."""
+    producer = value.producer
+    if producer is None or producer.op_name != "quant.dequantize":
+        return None
+    stored = producer.inputs[0]
+    quant = stored.type.quant
+    if quant is None or isinstance(stored, Constant) or quant.axis is not None or quant.zero_point:
+        return None
+    return stored if quant.storage in (DType.I8, DType.I16) else None
+
+
+def without_range(op: Op) -> list[Value]:
+    """The operands of an integer layer whose range calibration must find."""
+    return [v for v in computed_inputs(op) if imported(v) is None]
+
+
+def has_own_scheme(function: Function) -> bool:
+    """Whether a model comes quantised in the chip's own types, so that nothing is left to calibrate."""
+    known = any(imported(v) is not None for op in integer_layers(function) for v in computed_inputs(op))
+    return known and not any(without_range(op) for op in integer_layers(function))
+
+
 def shortcuts(function: Function) -> Iterator[tuple[Op, int]]:
     """Residual sums of two computed f32 tensors of one shape, with the number of the operand that was made first.
 

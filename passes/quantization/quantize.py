@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
-from compiler.ir.core import Constant, Function, Module, Op
+from compiler.ir.core import Constant, Function, Module, Op, Value
 from compiler.ir.types import DType
 from compiler.ops.quant import Dequantize
 from compiler.pass_context import Pass, PassContext
 from passes.layers import WEIGHTED, matching, names_of, unmatched
-from passes.quantization.hoist import Conversions, hoist
+from passes.quantization.hoist import Conversions, hoist, join_pairs
 from passes.quantization.integers import Memo, WeightType, check_weights, convert_constant
 from passes.quantization.layers import (
     PAIRS,
     computed_inputs,
+    has_own_scheme,
+    imported,
     integer_layers,
     is_depthwise,
     module_hash,
@@ -30,6 +32,7 @@ from passes.quantization.layers import (
     output_axis,
     shortcuts,
     values_of,
+    without_range,
 )
 from passes.quantization.scheme import F16_MAX, HEADROOM, Scheme
 
@@ -67,8 +70,8 @@ class Quantize(Pass):
     """Weights quantised before, where one network is quantised several times."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
-        scheme = self.given if self.given is not None else find_scheme(self.scheme, ctx)
         main = module.main
+        scheme = self._find_scheme(main, ctx)
         if renamed := module.attributes.pop("renamed", ()):
             entries = {new: scheme.tensors[old] for new, old in [renamed] if old in scheme.tensors}
             scheme = dataclasses.replace(scheme, tensors=scheme.tensors | entries)
@@ -79,6 +82,7 @@ class Quantize(Pass):
         self._check_ranges(layers, residuals, scheme)
         conversions = Conversions(main.body, _Namer(main))
         done: dict[tuple[Constant, WeightType], Constant] = {}
+        ctx.statistics.count("pairs of conversions that change nothing", join_pairs(main.body))
         layers = [layer for layer in layers if ctx.may_rewrite(f"quantize at {layer.op.name}")]
         taken = {layer.op for layer in layers}
         for layer in layers:
@@ -90,6 +94,13 @@ class Quantize(Pass):
         module.drop_unused_constants()
 
     # -- what to do ----------------------------------------------------------------------------------------------------
+    def _find_scheme(self, main: Function, ctx: PassContext) -> Scheme:
+        if self.given is not None:
+            return self.given
+        if not self.scheme and not ctx.options.get("scheme") and has_own_scheme(main):
+            return Scheme(method="the model's own")
+        return find_scheme(self.scheme, ctx)
+
     def _check_names(self, module: Module, scheme: Scheme) -> None:
         """Raise CompilerError naming everything the scheme or the options call by a name nobody has."""
         main = module.main
@@ -136,6 +147,9 @@ class Quantize(Pass):
         entries = [scheme.tensors[v.name] for v in computed_inputs(op) if v.name in scheme.tensors]
         if any(not entry.is_quantized for entry in entries):
             return "float"
+        own = [stored for v in computed_inputs(op) if (stored := imported(v)) is not None]
+        if any(stored.type.dtype is DType.I16 for stored in own):
+            return "i16xi8" if len(own) == 1 else "i16"
         if any(entry.type is DType.I16 for entry in entries):
             return "i16" if scheme.bits == 16 or len(entries) > 1 else "i16xi8"
         return "i8"
@@ -149,7 +163,7 @@ class Quantize(Pass):
     def _check_ranges(self, layers: Iterable[_Layer], residuals: Iterable[tuple[Op, int]], scheme: Scheme) -> None:
         """Raise CompilerError naming every tensor the layers and sums need and the scheme does not have."""
         faults = []
-        needed = [(v, layer.op) for layer in layers for v in computed_inputs(layer.op)]
+        needed = [(v, layer.op) for layer in layers for v in without_range(layer.op)]
         for value, op in [*needed, *((op.inputs[index], op) for op, index in residuals)]:
             if value.name not in scheme.tensors:
                 message = f"scheme has no range for {value.name!r}, an input of {op.name!r}"
@@ -177,8 +191,7 @@ class Quantize(Pass):
                     done[key] = _convert_weights(module, *key, taken, self.memo)
                 layer.op.set_operand(index, done[key])
             elif value is not None:
-                quant = scheme.tensors[value.name].quant(storage)
-                layer.op.set_operand(index, conversions.of(value, quant))
+                layer.op.set_operand(index, _as_integers(value, storage, scheme, conversions))
         layer.op.infer_again()
 
     def _quantize_residuals(
@@ -215,6 +228,18 @@ def find_scheme(named: str, ctx: PassContext) -> Scheme:
 
 def _unknown(message: str, word: str, known: Iterable[str]) -> Diagnostic:
     return Diagnostic(code="E524", op="quantize", message=message, help=did_you_mean(word, known))
+
+
+def _as_integers(value: Value, storage: DType, scheme: Scheme, conversions: Conversions) -> Value:
+    """A computed operand as integers of a width: those the model has by itself, where it has them."""
+    own = imported(value)
+    if own is None:
+        return conversions.of(value, scheme.tensors[value.name].quant(storage))
+    if own.type.dtype is storage:
+        return own
+    quant = own.type.quant
+    assert quant is not None
+    return conversions.of(value, dataclasses.replace(quant, storage=storage))
 
 
 def _convert_weights(

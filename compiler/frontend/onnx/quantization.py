@@ -70,6 +70,11 @@ def quantize_linear(n: Node) -> Value:
     scale, zero = n.known(1), n.known(2)
     if scale is None or (zero_point is not None and zero is None) or not _fits_a_type(n, storage, scale, zero):
         return _quantize_plain(n, x, storage)
+    if isinstance(x, Constant) and x.data.size == scale.size == 1:  # a number, such as what a Pad puts on
+        limits = np.iinfo(storage.numpy)
+        steps = np.rint(x.data.astype(np.float32) / scale.reshape(()).astype(np.float32))
+        point = 0 if zero is None else int(zero.reshape(()))
+        return n.constant(np.clip(steps + point, limits.min, limits.max), storage)
     return quantize(n, x, quant_type(n, storage, scale, zero, _axis(n, x.type.rank, scale)))
 
 
@@ -107,6 +112,10 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
 
 def _dequantize_plain(n: Node, x: Value, scale: Value, zero: Value | None, axis: int | None = None) -> Value:
     """Integers that have no quantised type, such as those of a graph input, by arithmetic."""
+    known = [v.data for v in (x, scale, zero) if isinstance(v, Constant)]
+    if x.type.elements == 1 and len(known) == (2 if zero is None else 3):  # converters may need the number itself
+        whole = known[0].astype(np.float32) - (known[2].astype(np.float32).reshape(-1)[0] if zero is not None else 0.0)
+        return n.constant(whole.astype(np.float32) * known[1].astype(np.float32).reshape(-1)[0])
     y = n.emit(math.Cast, x, to=DType.F32)
     if zero is not None and not (isinstance(zero, Constant) and not zero.data.any()):
         y = n.emit(math.Sub, y, _spread(n, x, zero, axis))
