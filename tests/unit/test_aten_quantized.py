@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from compiler.frontend.aten.quantisers import QuantizedTensor  # noqa: E402
 from compiler.frontend.aten.quantized import PackedConv, PackedLinear  # noqa: E402
 from compiler.frontend.aten.registry import convert  # noqa: E402
 from compiler.frontend.builder import Builder  # noqa: E402
+from compiler.frontend.load import load  # noqa: E402
 from compiler.frontend.records import Unsupported  # noqa: E402
 from compiler.ir.core import Function, Module, Value  # noqa: E402
 from compiler.ir.types import DType, TensorType  # noqa: E402
@@ -220,3 +222,76 @@ def test_weights_whose_channels_differ_in_zero_point_are_reals_in_the_module() -
 def test_types_torch_quantises_to_in_four_bits_are_refused() -> None:
     with pytest.raises(Unsupported, match="quint4x2"):
         module_of(X, lambda call, q: call("aten::quantize_per_tensor", call("aten::dequantize", q), 0.1, 0, 16))
+
+
+# -- the rest of the table ---------------------------------------------------------------------------------------------
+def test_one_dimensional_and_transposed_convolutions() -> None:
+    x, w = torch.randn(2, 3, 9), torch.randn(4, 3, 3) * 0.4
+    qw = quantised(w, 0.02, 0, torch.qint8)
+    mine = PackedConv(stored(qw), None, (2,), (1,), (1,), 1)
+    packed = Q.conv1d_prepack(qw, None, [2], [1], [1], 1)
+    check(x, lambda call, q: call("quantized::conv1d", q, mine, 0.06, 100), Q.conv1d(quantised(x), packed, 0.06, 100))
+    qt = quantised(torch.randn(3, 4, 3, 3) * 0.4, 0.02, 0, torch.qint8)
+    mine = PackedConv(stored(qt), None, (2, 2), (1, 1), (1, 1), 1, True, (1, 1))
+    reals = torch.nn.functional.conv_transpose2d(quantised(X).dequantize(), qt.dequantize(), None, 2, 1, 1)
+    check(X, lambda call, q: call("quantized::conv_transpose2d", q, mine, 0.1, 100), quantised(reals, 0.1, 100))
+
+
+def test_a_dynamic_convolution_takes_reals() -> None:
+    qw = quantised(torch.randn(4, 3, 3, 3) * 0.4, 0.02, 0, torch.qint8)
+    mine = PackedConv(stored(qw), None, (1, 1), (1, 1), (1, 1), 1)
+    module = module_of(X, lambda call, q: call("quantized::conv2d_dynamic", call("aten::dequantize", q), mine))
+    reals = torch.nn.functional.conv2d(quantised(X).dequantize(), qw.dequantize(), padding=1)
+    np.testing.assert_allclose(Interpreter(module).run([X.numpy()])[0], reals.numpy(), atol=1e-4)
+
+
+NORMS = {
+    "layer_norm": ([[8, 8]], lambda r: torch.nn.functional.layer_norm(r, (8, 8))),
+    "group_norm": ([3], lambda r: torch.nn.functional.group_norm(r, 3)),
+    "instance_norm": ([], lambda r: torch.nn.functional.instance_norm(r)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalisations_with_scales_of_their_own(name: str) -> None:
+    head, reference = NORMS[name]
+    expected = quantised(reference(quantised(X).dequantize()), 0.03, 128)
+    check(X, lambda call, q: call(f"quantized::{name}", q, *head, None, None, 1e-5, 0.03, 128), expected)
+
+
+def test_softmax_sigmoid_prelu_and_products_with_scales_of_their_own() -> None:
+    q = quantised(X)
+    real = q.dequantize()
+    check(X, lambda call, x: call("quantized::softmax", x, 1, 1 / 256, 0), quantised(real.softmax(1), 1 / 256, 0))
+    check(X, lambda call, x: call("quantized::sigmoid", x, 1 / 256, 0), quantised(real.sigmoid(), 1 / 256, 0))
+    check(X, lambda call, x: call("quantized::matmul", x, x, 0.3, 128), quantised(real @ real, 0.3, 128))
+    check(X, lambda call, x: call("quantized::relu6", x), quantised(real.clamp(0, 6)))
+
+
+def test_fake_quantisation_is_quantise_and_dequantise() -> None:
+    args = (0.05, 10, 0, 255)
+    expected = torch.fake_quantize_per_tensor_affine(quantised(X).dequantize(), *args)
+    module = module_of(
+        X, lambda call, q: call("aten::fake_quantize_per_tensor_affine", call("aten::dequantize", q), *args)
+    )
+    np.testing.assert_allclose(Interpreter(module).run([X.numpy()])[0], expected.numpy(), atol=1e-6)
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.layers, self.head = kind(6, 8, 2, bidirectional=True), torch.nn.Linear(16, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.layers(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_layers_quantised_while_they_run(kind: str, tmp_path: Path) -> None:
+    layer, x = getattr(torch.nn, kind), torch.randn(5, 1, 6)
+    network = torch.ao.quantization.quantize_dynamic(Recurrent(layer).eval(), {layer, torch.nn.Linear})
+    torch.jit.save(torch.jit.trace(network, (x,)), tmp_path / "m.pt")
+    module = load(tmp_path / "m.pt")
+    assert f"nn.{kind.lower()}" in {op.op_name for op in module.ops()}
+    found, expected = Interpreter(module).run([x.numpy()])[0], network(x).detach().numpy()
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()

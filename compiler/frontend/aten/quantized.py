@@ -58,6 +58,24 @@ class PackedLinear:
     name: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True)
+class PackedCell:
+    """Parameters of one direction of a quantised recurrent layer: of the input and of the state."""
+
+    input: PackedLinear
+    hidden: PackedLinear
+
+
+def real_parameters(c: Call, packed: PackedLinear) -> tuple[Value, Any]:
+    """Weights and bias as constants of reals: gates are cut out of them, which integers behind a dequantise forbid."""
+    w = packed.weight
+    if isinstance(w, Constant) and w.type.quant is not None:
+        raise Unsupported("has weights packed at run time", "save the network with its parameters packed")
+    weight = c.constant(w.reals, DType.F32) if isinstance(w, QuantizedTensor) else c.tensor(w)
+    known = packed.bias is None or isinstance(packed.bias, Value)
+    return weight, packed.bias if known else c.constant(packed.bias, DType.F32)
+
+
 # -- quantise and dequantise -------------------------------------------------------------------------------------------
 @aten("aten::quantize_per_tensor", quantised="keep")
 def quantize_per_tensor(c: Call, input: Any, scale: Any, zero_point: Any, dtype: int) -> Any:

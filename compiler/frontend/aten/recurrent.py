@@ -12,6 +12,7 @@ from typing import Any
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.moving import cat, flip, unsqueeze
 from compiler.frontend.aten.passing import INFERENCE
+from compiler.frontend.aten.quantized import PackedCell, real_parameters
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Malformed, Unsupported
@@ -132,6 +133,40 @@ def lstm_cell(c: Call, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = No
 def cell(c: Call, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
     kind = KINDS[c.base.removesuffix("_cell")]
     return _step(c, kind, c.tensor(input), [c.tensor(hx)], [w_ih, w_hh, b_ih, b_hh])[0]
+
+
+# -- quantised while they run ------------------------------------------------------------------------------------------
+@aten("aten::quantized_lstm", "aten::quantized_gru")
+def quantized_layers(
+    c: Call, input: Any, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any = 0.0, train: Any = False,
+    bidirectional: Any = False, batch_first: Any = False, dtype: Any = None, use_dynamic: Any = False,
+) -> Any:  # fmt: skip
+    """The quantised weights' reals; the ranges of data, which torch measures in every call, are left to calibration."""
+    plain: list[Value] = []
+    for packed in params:
+        if not isinstance(packed, PackedCell):
+            raise Malformed(f"its parameters are not packed ones but {type(packed).__name__}")
+        pairs = [real_parameters(c, part) for part in (packed.input, packed.hidden)]
+        plain += [w for w, _ in pairs] + [b for _, b in pairs if b is not None]
+    kind = KINDS[c.base.removeprefix("quantized_")]
+    states = list(hx) if isinstance(hx, list | tuple) else [hx]
+    count = c.integer(num_layers, "the number of layers")
+    has_both = len(plain) == 4 * len(params)
+    return tuple(_stack(c, kind, c.tensor(input), states, plain, has_both, count, bidirectional, batch_first))
+
+
+CELLS = {"quantized_lstm_cell_dynamic": "lstm", "quantized_gru_cell_dynamic": "gru",
+         "quantized_rnn_tanh_cell_dynamic": "rnn_tanh", "quantized_rnn_relu_cell_dynamic": "rnn_relu"}  # fmt: skip
+
+
+@aten(*(f"quantized::{name}" for name in CELLS))
+def quantized_cell(c: Call, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
+    """As the cells, with packed weights, which may hold the biases."""
+    parts = [real_parameters(c, packed) for packed in (w_ih, w_hh)]
+    biases = [own if own is not None else given for (_, own), given in zip(parts, (b_ih, b_hh), strict=True)]
+    states = list(hx) if isinstance(hx, list | tuple) else [hx]
+    found = _step(c, KINDS[CELLS[c.base]], c.tensor(input), states, [w for w, _ in parts] + biases)
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 # -- what exporters for single devices leave ---------------------------------------------------------------------------

@@ -7,12 +7,13 @@ over the years; all that PyTorch still reads are read. Prepacked float layers of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compiler.frontend.aten.prepacked import Clamped
-from compiler.frontend.aten.quantized import PackedConv, PackedLinear
+from compiler.frontend.aten.quantized import PackedCell, PackedConv, PackedLinear
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.frontend.torchscript.pickled import Object, StoredTensor
 
@@ -83,6 +84,17 @@ def _linear(state: Any, path: str, instances: Instances) -> PackedLinear:
     return PackedLinear(_weight(weight, instances), _bias(bias, instances))
 
 
+def _cell(state: Any, path: str, instances: Instances) -> PackedCell:
+    """Biases, if they do not lie with the packed weights, are the first two tensors."""
+    kind, tensors, _, _, packed = _single(state)
+    if kind not in ("quantized_dynamic", "quantized_fp16") or len(packed) != 2:
+        raise Unsupported(f"has parameters of kind {kind!r}", "quantise it with torch.ao.quantization.quantize_dynamic")
+    parts = [unpack(item, path, instances) if isinstance(item, Object) else item for item in packed]
+    biases = [instances.array(t) for t in tensors[:2]] if len(tensors) >= 2 else [None, None]
+    both = [p if b is None else replace(p, bias=b) for p, b in zip(parts, biases, strict=True)]
+    return PackedCell(*both)
+
+
 def _single(state: Any) -> Any:
     """Some versions wrap the state in a tuple of one."""
     return state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state
@@ -115,7 +127,8 @@ def _ints(values: Sequence[Any]) -> tuple[int, ...]:
 
 STATES: dict[str, Callable[[Any, str, Instances], Any]] = {
     "quantized.Conv2dPackedParamsBase": _conv, "quantized.Conv3dPackedParamsBase": _conv,
-    "quantized.LinearPackedParamsBase": _linear, "xnnpack.LinearOpContext": _clamped_linear,
-    "xnnpack.Conv2dOpContext": _clamped_conv, "xnnpack.TransposeConv2dOpContext": _clamped_transposed,
+    "quantized.LinearPackedParamsBase": _linear, "rnn.CellParamsBase": _cell,
+    "xnnpack.LinearOpContext": _clamped_linear, "xnnpack.Conv2dOpContext": _clamped_conv,
+    "xnnpack.TransposeConv2dOpContext": _clamped_transposed,
 }
 """Class below `__torch__.torch.classes.` → how its state is read."""
