@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from compiler.samples import Input
 
 
-def model_arguments(parser: argparse.ArgumentParser, help: str = "model: .onnx, or .mlu (IR text)") -> None:
+MODEL_HELP = "model: .onnx, TorchScript (.pt, .jit, .ptl), torch.export (.pt2), or .mlu (IR text)"
+
+
+def model_arguments(parser: argparse.ArgumentParser, help: str = MODEL_HELP) -> None:
     """MODEL and how its inputs are bound."""
     group = parser.add_argument_group("model")
     group.add_argument("model", type=Path, metavar="MODEL", help=help)
@@ -31,7 +34,7 @@ def model_arguments(parser: argparse.ArgumentParser, help: str = "model: .onnx, 
     )  # fmt: skip
     group.add_argument(
         "--bind", action="append", default=[], type=binding, metavar="NAME=VALUE",
-        help="bind an integer or boolean input to a value; may be repeated",
+        help="bind an integer or boolean input, or an option of a scripted network, to a value; may be repeated",
     )  # fmt: skip
 
 
@@ -90,16 +93,21 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, found
 
 
-def binding(text: str) -> tuple[str, int | bool | list[int]]:
-    """`sr=16000`, `training=false`, `sizes=1,2`."""
+def binding(text: str) -> tuple[str, Any]:
+    """`sr=16000`, `training=false`, `sizes=1,2`; for options of scripted networks also `k=0.5` and `mode="fast"`."""
     name, separator, raw = text.rpartition("=")
-    words = {"true": True, "false": False}
-    try:
-        value = words[raw.lower()] if raw.lower() in words else [int(v) for v in raw.split(",")]
-    except ValueError:
-        separator = ""
-    if not separator or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=INTEGER or NAME=true")
+    words: dict[str, Any] = {"true": True, "false": False}
+    value: Any = None
+    for reading in (lambda: words[raw.lower()], lambda: [int(v) for v in raw.split(",")], lambda: float(raw)):
+        try:
+            value = reading()
+            break
+        except (KeyError, ValueError):
+            continue
+    if value is None and len(raw) > 1 and raw[0] == raw[-1] == '"':
+        value = raw[1:-1]
+    if value is None or not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER or NAME=true")
     return name, value[0] if isinstance(value, list) and len(value) == 1 else value
 
 

@@ -236,3 +236,12 @@ def test_the_installed_command_is_this_main():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"mluc": "compiler.cli.main:main"}
     assert command_line.main is main
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("n=3", 3), ("n=1,2", [1, 2]), ("n=true", True), ("n=0.5", 0.5), ('n="a b"', "a b")]
+)
+def test_values_for_inputs_and_options(text: str, value: object) -> None:
+    from compiler.cli.arguments import binding
+
+    assert binding(text) == ("n", value)

@@ -177,7 +177,8 @@ def _number(r: _Reader, name: str, kind: str, known: Any, has_default: bool) -> 
         return wanted(known)
     if has_default or kind.startswith("Optional"):
         return MISSING if has_default else None
-    example = {"bool": "true", "str": "TEXT", "float": "1", "Number": "1"}.get(kind, "16000" if name == "sr" else "1")
+    examples = {"bool": "true", "str": "'\"TEXT\"'", "float": "0.5", "Number": "0.5"}
+    example = examples.get(kind, "16000" if name == "sr" else "1")
     r.faults.append(Diagnostic(
         code="E205", where=r.file, message=f"input {name!r} is {_article(kind)}: it must be known when compiling",
         help=f"give it a value, for example: --bind {name}={example}",
