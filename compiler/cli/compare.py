@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.load_passes(args)
     session = _session(args)
     if session is not None and not args.shape and args.model.suffix != ".mlu":
-        args.shape = [(r.name, r.shape) for r in session.inputs]
+        args.shape = [(r.name, _float_shape(r)) for r in session.inputs]
     reference = driver.prepare(arguments.load_model(args))
     inputs = arguments.inputs_of(reference)
     samples = arguments.open_data(args.data, inputs, _preprocess(args, session), args.images)
@@ -78,6 +78,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         _report(args, found, after)
     return 3 if _too_bad(args, found) else 0
+
+
+def _float_shape(record: Any) -> tuple[int, ...]:
+    """The shape of an input before it became pixels, if it did."""
+    if not record.preprocessing.get("folded"):
+        return record.shape
+    batch, height, width, channels = record.shape
+    return batch, channels, height, width
 
 
 def _too_bad(args: argparse.Namespace, found: Any) -> list[str]:
