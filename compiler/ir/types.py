@@ -151,7 +151,7 @@ class TensorType:
 
     @property
     def is_static(self) -> bool:
-        return all(d is not None for d in self.shape)
+        return None not in self.shape
 
     @property
     def static_shape(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ def whole(shape: Sequence[int]) -> Box:
 
 
 def box_shape(box: Box) -> tuple[int, ...]:
-    return tuple(high - low for low, high in box)
+    return tuple([high - low for low, high in box])
 
 
 def volume(box: Box) -> int:
@@ -44,7 +44,7 @@ def clip(box: Box, shape: Sequence[int]) -> Box:
 
 def hull(first: Box | None, second: Box) -> Box:
     """The smallest box that holds both."""
-    if first is None:
+    if first is None or first == second:
         return second
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
 

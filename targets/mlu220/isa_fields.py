@@ -135,7 +135,9 @@ class Field:
         return word
 
     def write(self, words: list[int], value: Any) -> None:
-        if self.kind == "far":
+        if type(value) is int and -(2**31) <= value < 2**31 and self.kind != "f32":
+            words[self.column] = value
+        elif self.kind == "far":
             words[self.column - 1], words[self.column] = (int32(v) for v in value)
         elif self.kind == "f32":
             words[self.column] = f32_bits(value)
@@ -354,6 +356,8 @@ class Instruction:
     layout: ClassVar[dict[str, int]] = {}
     width: ClassVar[int] = 1
     rules: ClassVar[tuple[Rule, ...]] = ()
+    template: ClassVar[list[int]] = []
+    required: ClassVar[frozenset[str]] = frozenset()
 
     __slots__ = ("words",)
 
@@ -370,17 +374,23 @@ class Instruction:
             f.column = cls.layout[name] = cls.width - 1
         if cls.width > ROW_WORDS or opcode in INSTRUCTIONS:
             raise TypeError(f"{cls.name}: opcode {opcode:#x} is taken or {cls.width} words do not fit a row")
+        cls.template = [opcode] + [0] * (ROW_WORDS - 1)
+        cls.required = frozenset(name for name, f in cls.fields.items() if f.default is None)
+        for f in cls.fields.values():
+            if f.default is not None:
+                f.write(cls.template, f.default)
         INSTRUCTIONS[opcode] = BY_NAME[cls.name] = cls
 
     def __init__(self, **values: Any):
-        self.words = [self.opcode] + [0] * (ROW_WORDS - 1)
-        for name, f in self.fields.items():
-            value = values.pop(name, f.default)
-            if value is None:
-                raise TypeError(f"{self.name} needs field {name!r}")
-            f.write(self.words, value)
-        for name in values:
-            raise TypeError(f"{self.name} has no field {name!r}; {did_you_mean(name, self.fields)}")
+        words = self.words = self.template.copy()
+        for name, value in values.items():
+            f = self.fields.get(name)
+            if f is None:
+                raise TypeError(f"{self.name} has no field {name!r}; {did_you_mean(name, self.fields)}")
+            f.write(words, value)
+        if not self.required <= values.keys():
+            missing = next(name for name in self.fields if name in self.required and name not in values)
+            raise TypeError(f"{self.name} needs field {missing!r}")
 
     @classmethod
     def column(cls, name: str) -> int:

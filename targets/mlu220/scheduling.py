@@ -45,19 +45,21 @@ def cheapest(
     """The candidate of least modelled cost, the first of equals, and that cost in cycles; None if nothing fits, or
     nothing that fits takes less than the constraint `below`.
 
-    Candidates are timed in the order of a bound that no schedule can beat, until the next bound is above the best time.
+    What no schedule of a kind can beat is known before its tile is sought: kinds whose bound is above the best time so
+    far are passed over, and so are candidates.
     """
-    found = list(candidates(shape, constraints, board))
-    bounds = [least_cycles(shape, schedule, board) for schedule in found]
-    best: tuple[float, int] | None = None
-    for bound, index in sorted(zip(bounds, range(len(found)), strict=True)):
-        if bound > (best[0] if best is not None else constraints.get("below", math.inf)):
-            break
-        timed = estimate(shape, found[index], board), index
-        best = timed if best is None else min(best, timed)
-    if best is None or best[0] >= constraints.get("below", math.inf):
-        return None
-    return found[best[1]], best[0]
+    below = constraints.get("below", math.inf)
+    best: tuple[KernelSchedule, float] | None = None
+
+    def may_be_best(schedule: KernelSchedule) -> bool:
+        return least_cycles(shape, schedule, board) < (best[1] if best is not None else below)
+
+    for schedule in candidates(shape, constraints, board, may_be_best):
+        if may_be_best(schedule):
+            cycles = estimate(shape, schedule, board)
+            if cycles < (best[1] if best is not None else below):
+                best = schedule, cycles
+    return best
 
 
 IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding", "value"})
@@ -104,18 +106,23 @@ NEVER = 1 << 62
 SPLIT_NAMES = {"batch": 0, "rows": 1}
 
 
-def candidates(shape: KernelShape, constraints: dict[str, Any], board: Board) -> Iterator[KernelSchedule]:
-    """Schedules of a kernel that fit the memories, in a fixed order."""
+def candidates(
+    shape: KernelShape, constraints: dict[str, Any], board: Board,
+    is_wanted: Callable[[KernelSchedule], bool] = lambda schedule: True,
+) -> Iterator[KernelSchedule]:  # fmt: skip
+    """Schedules of a kernel that fit the memories, in a fixed order; kinds are left out that are not wanted even with
+    the largest tile there could be."""
     cores, max_rows = constraints["cores"], constraints.get("max_rows")
     for split in _split_axes(shape, cores, constraints.get("split")):
+        sizes = _size_choices(shape, split, cores, max_rows)
         for buffers in _buffer_choices(constraints.get("buffers")):
             base = KernelSchedule(split, cores, (), buffers, "direct")
             fitting = 0
             for channels in _channel_choices(shape, split, cores, constraints.get("max_channels")):
                 if fitting == MOST_CHANNEL_CHOICES:
                     break
-                sizes = _size_choices(shape, split, cores, max_rows)
-                found = [_largest_tile(shape, base, channels, most, board) for most in sizes]
+                wanted = [most for most in sizes if is_wanted(replace(base, tile=(*most, channels)))]
+                found = [_largest_tile(shape, base, channels, most, board) for most in wanted]
                 fitting += any(found)
                 for schedule in dict.fromkeys(filter(None, found)):
                     yield schedule

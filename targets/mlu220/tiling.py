@@ -173,18 +173,27 @@ class KernelShape:
             self._demands[box] = self._demand(box)
         return self._demands[box]
 
+    @cached_property
+    def _readers(self) -> list[tuple[MluOp, Value, tuple[int, ...], list[tuple[int, Value]]]]:
+        """Ops from last to first, with their result, its shape, and the operands they read by tiles."""
+        return [
+            (
+                op, op.results[0], op.results[0].type.static_shape,
+                [(i, v) for i, v in enumerate(op.operands) if v is not None and op.parameter(i) is None],
+            )
+            for op in reversed(self.ops)
+        ]  # fmt: skip
+
     def _demand(self, box: Box) -> dict[Value, Box]:
-        wanted: dict[Value, Box] = {}
-        for value in self.outputs:
-            wanted[value] = self.output_box(value, box)
-        for op in reversed(self.ops):
-            result = op.results[0]
+        wanted: dict[Value, Box] = {value: self.output_box(value, box) for value in self.outputs}
+        for op, result, shape, read in self._readers:
             if result not in wanted:
                 continue
-            inner = clip(wanted[result], result.type.static_shape)
-            for i, (taken, needed) in enumerate(zip(op.operands, op.input_boxes(inner), strict=False)):
-                if taken is not None and needed is not None and op.parameter(i) is None:
-                    wanted[taken] = hull(wanted.get(taken), needed)
+            needed = op.input_boxes(clip(wanted[result], shape))
+            for i, taken in read:
+                part = needed[i] if i < len(needed) else None
+                if part is not None:
+                    wanted[taken] = hull(wanted.get(taken), part)
         return wanted
 
     def output_box(self, value: Value, box: Box) -> Box:
