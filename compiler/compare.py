@@ -21,7 +21,9 @@ from compiler.evaluate.blas import blas_threads
 from compiler.evaluate.interpreter import Inputs, Interpreter, match_inputs
 from compiler.evaluate.quant import quantize
 from compiler.evaluate.registry import evaluate_op
-from compiler.ir.core import Block, Constant, Module, Op, Value
+from compiler.ir.core import Block, Constant, Function, Module, Op, Value
+from compiler.ir.types import DType
+from compiler.preprocess import Preprocess
 
 Arrays = dict[str, np.ndarray]
 NHWC = (0, 2, 3, 1)
@@ -165,6 +167,7 @@ class _Comparing:
 
     def take(self, batch: Inputs) -> None:
         wanted, results = self._float_values(batch)
+        batch = _as_taken(self.reference.function, self.twin.function, batch)
         own = self._accumulated(batch, wanted)
         inputs = match_inputs(self.twin.function, batch)
         with np.errstate(all="ignore"), blas_threads(self.twin.threads):
@@ -273,6 +276,15 @@ class _Alone:
         if value.type.quant is None:
             return np.ascontiguousarray(reference.astype(array.dtype))
         return quantize(op, reference) if value is op.results[0] else array
+
+
+def _as_taken(reference: Function, twin: Function, batch: Inputs) -> Inputs:
+    """The batch as the twin takes it: as pixels, where preprocessing was folded into it."""
+    argument = twin.arguments[0] if len(twin.arguments) == 1 else None
+    if argument is None or argument.type.dtype is not DType.U8 or reference.arguments[0].type.dtype is DType.U8:
+        return batch
+    (array,) = batch.values() if isinstance(batch, Mapping) else batch
+    return {argument.name: Preprocess.of(argument.attributes.get("preprocessing", {})).to_pixels(array)}
 
 
 def _comparable(value: Value) -> bool:

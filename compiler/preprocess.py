@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ class Preprocess:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     order: str = "rgb"
-    folded: str = ""
-    """What the compiled network does itself, for people; such a network takes uint8."""
+    folded: Mapping[str, Any] | None = None
+    """Of a compiled network that takes uint8: the scale, mean, std and order it has inside, and the `layout` of the
+    network it was made from."""
 
     @staticmethod
     def parse(text: str) -> Preprocess:
@@ -60,8 +61,7 @@ class Preprocess:
     @staticmethod
     def of(attributes: dict[str, Any]) -> Preprocess:
         """From what `as_dict` gave."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in attributes.items()}
-        return Preprocess(**values)
+        return Preprocess(**_with_tuples(attributes))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the offline model's input record."""
@@ -71,10 +71,40 @@ class Preprocess:
         }  # fmt: skip
         return plain | ({"folded": self.folded} if self.folded else {})
 
-    def on_chip(self, order: str) -> dict[str, Any]:
-        """As `as_dict`, of a network that does the arithmetic itself and takes images in `order`."""
-        done = f"(pixel * {self.scale:g} - {_text(self.mean)}) / {_text(self.std)}, {self.order}"
+    def on_chip(self, order: str, layout: str) -> dict[str, Any]:
+        """As `as_dict`, of a network that does the arithmetic itself and takes images in `order`; it was one of
+        `layout`."""
+        done = {"scale": self.scale, "mean": self.mean, "std": self.std, "order": self.order, "layout": layout}
         return Preprocess(size=self.size, crop=self.crop, order=order, folded=done).as_dict()
+
+    @property
+    def whole(self) -> Preprocess:
+        """The preprocessing of the network that this one was made from."""
+        if self.folded is None:
+            return self
+        inside = _with_tuples({k: v for k, v in self.folded.items() if k != "layout"})
+        return Preprocess(size=self.size, crop=self.crop, **inside)
+
+    def to_network(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels that a compiled network takes as what the network it was made from takes."""
+        if self.folded is None:
+            return pixels
+        inside = self.whole
+        turned = pixels[..., ::-1] if inside.order != self.order else pixels
+        x = (turned.astype(np.float32) * np.float32(inside.scale) - np.asarray(inside.mean, np.float32)) / np.asarray(
+            inside.std, np.float32
+        )
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self.folded["layout"] == "NCHW" else x, np.float32)
+
+    def to_pixels(self, x: np.ndarray) -> np.ndarray:
+        """The inverse of `to_network`, to the nearest pixel."""
+        if self.folded is None:
+            return x
+        inside = self.whole
+        image = x.transpose(0, 2, 3, 1) if self.folded["layout"] == "NCHW" else x
+        real = (image * np.asarray(inside.std, np.float64) + np.asarray(inside.mean, np.float64)) / inside.scale
+        whole = np.clip(np.rint(real), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(whole[..., ::-1] if inside.order != self.order else whole)
 
     def __call__(self, pixels: np.ndarray, layout: str = "NCHW") -> np.ndarray:
         """uint8 [h, w, 3] (RGB) or [h, w] → float32 [1, c, h, w], or [1, h, w, c] for NHWC."""
@@ -111,8 +141,8 @@ class Preprocess:
         return self(pixels, layout)
 
 
-def _text(numbers: tuple[float, ...]) -> str:
-    return f"{numbers[0]:g}" if len(numbers) == 1 else "[" + ",".join(f"{v:g}" for v in numbers) + "]"
+def _with_tuples(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in attributes.items()}
 
 
 def _items(text: str) -> Iterator[str]:

@@ -58,14 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
+    from compiler.cli.run import network_shapes, pixels_of
     from compiler.compare import compare
 
     arguments.writable(args.html, args.model, args.file)
     arguments.load_passes(args)
     session = _session(args)
     if session is not None and not args.shape and args.model.suffix != ".mlu":
-        args.shape = [(r.name, _float_shape(r)) for r in session.inputs]
+        args.shape = list(network_shapes(session).items())
     reference = driver.prepare(arguments.load_model(args))
+    if session is not None and pixels_of(session) is not None:
+        reference.main.arguments[0].attributes["preprocessing"] = pixels_of(session).whole.as_dict()
     inputs = arguments.inputs_of(reference)
     samples = arguments.open_data(args.data, inputs, _preprocess(args, session), args.images)
     twin, after = _twin(args, reference, samples, session)
@@ -78,14 +81,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _report(args, found, after)
     return 3 if _too_bad(args, found) else 0
-
-
-def _float_shape(record: Any) -> tuple[int, ...]:
-    """The shape of an input before it became pixels, if it did."""
-    if not record.preprocessing.get("folded"):
-        return record.shape
-    batch, height, width, channels = record.shape
-    return batch, channels, height, width
 
 
 def _too_bad(args: argparse.Namespace, found: Any) -> list[str]:
@@ -108,7 +103,7 @@ def _preprocess(args: argparse.Namespace, session: Any) -> Any:
     if args.preprocess:
         return Preprocess.parse(args.preprocess)
     recorded = session.inputs[0].preprocessing if session is not None and len(session.inputs) == 1 else None
-    return Preprocess.of(dict(recorded)) if recorded else None
+    return Preprocess.of(dict(recorded)).whole if recorded else None
 
 
 def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) -> tuple[Any, str]:

@@ -101,6 +101,7 @@ class _Reference:
         from compiler.evaluate.interpreter import Interpreter
 
         records = (*session.inputs, *session.outputs)
+        self.preprocess = pixels_of(session)
         batches = {r.shape[0] if r.shape else 0 for r in records}
         self.batch = batches.pop() if len(batches) == 1 and 0 not in batches else 1
         module = _float_model(path, session, self.batch)
@@ -116,7 +117,8 @@ class _Reference:
         """One batch; `real`: how many of its samples do not merely fill it."""
         import numpy as np
 
-        wanted = dict(zip(self.names, self._run([sample[n] for n in self.inputs]), strict=True))
+        given = [self.preprocess.to_network(sample[n]) if self.preprocess else sample[n] for n in self.inputs]
+        wanted = dict(zip(self.names, self._run(given), strict=True))
         for name, found in outputs.items():
             if name not in wanted:
                 raise error("E115", f"the float model has no output {name!r}", help="outputs: " + ", ".join(wanted))
@@ -134,13 +136,30 @@ class _Reference:
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
+def pixels_of(session: Any) -> Any:
+    """The preprocessing that a network for pixels has inside; None for others."""
+    from compiler.preprocess import Preprocess
+
+    (first, *others) = session.inputs
+    return Preprocess.of(first.preprocessing) if not others and first.preprocessing.get("folded") else None
+
+
+def network_shapes(session: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs of the network that a compiled one was made from."""
+    whole = {r.name: r.shape for r in session.inputs}
+    pixels = pixels_of(session)
+    if pixels is None or pixels.folded["layout"] != "NCHW":
+        return whole
+    return {name: (n, c, h, w) for name, (n, h, w, c) in whole.items()}
+
+
 def _float_model(path: Path, session: Any, batch: int) -> Any:
     """The module for one sample, whose meaning no batch can change; or for the whole batch, if it has no other."""
     from compiler.frontend.load import load
 
     if path.suffix == ".mlu":
         return load(path)
-    whole = {r.name: r.shape for r in session.inputs}
+    whole = network_shapes(session)
     if batch > 1:
         try:
             return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()})

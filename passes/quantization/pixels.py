@@ -82,6 +82,7 @@ class TakePixels(Pass):
         if scheme is not None and scheme.module == module_hash(module):
             module.attributes["scheme_for"] = scheme.module  # the scheme still fits: what it names is kept
         planar = _is_planar(x)
+        layout = "NCHW" if planar else "NHWC"
         channels = x.type.static_shape[1 if planar else 3]
         preprocess = Preprocess.of(x.attributes.get("preprocessing", {}))
         affine = Affine.of(preprocess, channels)
@@ -98,11 +99,12 @@ class TakePixels(Pass):
             for user in idle:
                 user.erase()
             ctx.statistics.count("layers that take pixels", len(layers))
-            x.attributes["preprocessing"] = preprocess.on_chip("rgb" if preprocess.order == "bgr" else preprocess.order)
+            order = "rgb" if preprocess.order == "bgr" else preprocess.order
+            x.attributes["preprocessing"] = preprocess.on_chip(order, layout)
             return
         ctx.statistics.count(f"conversion of pixels is explicit: {reason}")
         self._convert(module, x, affine, planar, users)
-        x.attributes["preprocessing"] = preprocess.on_chip(preprocess.order)
+        x.attributes["preprocessing"] = preprocess.on_chip(preprocess.order, layout)
 
     def _image(self, module: Module) -> Argument:
         inputs = module.main.arguments

@@ -31,7 +31,7 @@ from passes.quantization.layers import multiply_adds
 from passes.quantization.scheme import Scheme
 from runtime.host import HostSegment
 from runtime.session import Session
-from targets.mlu220.container import IORecord, OfflineModel
+from targets.mlu220.container import OfflineModel
 from tests.endtoend.core_models import score_module
 
 Arrays = list[np.ndarray]
@@ -218,16 +218,6 @@ def compiled(
     return Compiled(module, scheme, model, seconds)
 
 
-def pixels(scored: Scored, record: IORecord, x: np.ndarray) -> np.ndarray:
-    """The pixels that a preprocessed input was made of, as the compiled model takes them."""
-    given = Preprocess.parse(scored.preprocess)
-    image = x if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3) else x.transpose(0, 2, 3, 1)
-    real = (image * np.asarray(given.std) + np.asarray(given.mean)) / given.scale
-    assert np.abs(real - np.rint(real)).max() < 0.01
-    whole = np.rint(real).astype(np.uint8)
-    return whole[..., ::-1] if given.order == "bgr" and record.preprocessing["order"] == "rgb" else whole
-
-
 MATRIX_OPS = ("nn.conv2d", "nn.conv_transpose2d", "nn.matmul")
 
 
@@ -254,14 +244,15 @@ def float_run(scored: Scored, models: Path) -> Run:
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
-def chip_run(scored: Scored, model: OfflineModel) -> Run:
+def chip_run(model: OfflineModel) -> Run:
     """The compiled model on the simulator; where it takes pixels, they are recovered from the input."""
     session = Session(model, threads=2)
     (record, *_) = session.inputs
+    taken = Preprocess.of(record.preprocessing)
 
     def run(*arrays: np.ndarray) -> Arrays:
         given = [np.asarray(a, np.float32) for a in arrays]
-        found = session.run(*([pixels(scored, record, *given)] if record.dtype == "u8" else given))
+        found = session.run(*([taken.to_pixels(*given)] if record.dtype == "u8" else given))
         return found if isinstance(found, list) else [found]  # type: ignore[return-value, list-item]
 
     return run
@@ -276,7 +267,7 @@ def measure(
     made = compiled(scored, models, data, method, **options)
     items = min(filter(None, (limit, scored.whole)), default=None)
     start = time.perf_counter()
-    chip = task(chip_run(scored, made.model), str(data), items)
+    chip = task(chip_run(made.model), str(data), items)
     seconds = time.perf_counter() - start
     real = task(float_run(scored, models), str(data), items)
     wide = sum(v in ("i16", "i16xi8") for v in made.scheme.layers.values())

@@ -195,6 +195,21 @@ def test_the_command_compiles_for_pixels_and_runs_on_images(command: Command, mo
     assert a.keys() == b.keys()
     for key in a:
         assert relative(b[key], a[key]) < 0.05
+    for words in (("run", "uint8.cambricon", "--inputs", folder, "--against", model_file, "--tolerance", "0.1"),
+                  ("compare", model_file, "uint8.cambricon", "--data", folder, "--at-least", "20")):  # fmt: skip
+        result = command(*words)
+        assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_pixels_and_inputs_say_the_same(recipe: str, layout: str) -> None:
+    given = Preprocess.parse(recipe)
+    taken = Preprocess.of(given.on_chip("rgb", layout))
+    x = taken.to_network(picture())
+    np.testing.assert_allclose(x, given(picture()[0], layout), rtol=1e-6, atol=1e-6)
+    assert np.array_equal(taken.to_pixels(x), picture())
+    assert taken.whole == given
 
 
 def test_the_host_api_takes_bytes(tmp_path: Path) -> None:
