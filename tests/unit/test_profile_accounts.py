@@ -16,8 +16,7 @@ from runtime.profile import profile
 from targets.mlu220 import isa
 from targets.mlu220.container import DebugEntry, DeviceFunction, IORecord
 from targets.mlu220.hardware import load_board
-from targets.mlu220.op_base import FILTERS
-from targets.mlu220.scheduling import filters_bytes
+from targets.mlu220.scheduling import staged_bytes
 from targets.mlu220.tiling import KernelShape
 from targets.mlu220.timeline import simulate
 from tests.chains import random_chains
@@ -77,7 +76,7 @@ def two_kernels() -> DeviceFunction:
 @pytest.fixture(scope="module")
 def small() -> Journey:
     """A residual network of four layers on one core, in one tile per kernel."""
-    return journey(residual(), cores=1)
+    return journey(residual(), cores=1, schedule="schedule{buffers=1}")
 
 
 def residual() -> Module:
@@ -174,7 +173,7 @@ def implied_bytes(kernel: Kernel) -> tuple[int, int]:
     kept: dict[str, tuple[int, ...]] = kernel.attributes.get("on_chip") or {"inputs": (), "results": ()}
     inside = {kernel.body.block.arguments[i] for i in kept["inputs"]}
     taken = {p.value for p in shape.parameters}
-    parameters = [filters_bytes(p) if p.kind == FILTERS else nbytes(p.value) for p in shape.parameters]
+    parameters = [staged_bytes(p) or nbytes(p.value) for p in shape.parameters]
     operands = [nbytes(v) for v in shape.values if v.producer is None and v not in taken | inside]
     results = [nbytes(v) for i, v in enumerate(kernel.results) if i not in kept["results"]]
     return sum(parameters) + sum(operands), sum(results)
