@@ -164,7 +164,8 @@ class Packer:
         taps, width = self._cut_window(d, operation)
         self.scratch = max(self.scratch, L.SCRATCH_PANEL + taps * (width + 16) * 4)
         known = (3, 3) if (d[L.KH], d[L.KW]) == (3, 3) else None
-        return {"source": int(d[L.SRC_TYPE]), "size": known, **_epilogue(operation)}
+        dense = bool(d[L.STRIDE_X] == 1 and d[L.DILATION_X] == 1)
+        return {"source": int(d[L.SRC_TYPE]), "size": known, "dense": dense, **_epilogue(operation)}
 
     def _pack_pool(self, d: np.ndarray, operation: Operation) -> dict[str, Any]:
         self._cut_window(d, operation)

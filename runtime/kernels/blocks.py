@@ -23,6 +23,7 @@ from runtime.kernels.layout import (
 from runtime.kernels.steps import (
     SIZES,
     apply_steps,
+    numbered,
     pixel_operands,
     prepare_cycles,
     share,
@@ -32,12 +33,13 @@ from runtime.kernels.steps import (
 
 
 @function
-def blocks(arena, d, chunk, scratch, form, distances, prepare, value, known):
+def blocks(arena, d, chunk, scratch, form, distances, prepare, value, pairs, known):
     """A chunk of an operation. `form`: (source type, target, steps). `distances`: bytes between the source's pixels,
     from row to row and within a row.
 
     `prepare(arena, d, scratch, source, column, columns)` brings what a block of columns needs besides the operands of
-    steps; `value(source, address, prepared, known, i)` gives elements i to i + 16 of the pixel at `address`.
+    steps; `value(source, address, prepared, known, i)` gives (elements i to i + 16 of the pixel at `address`,),
+    and `pairs`, where it is not None, the same of that pixel and the next one in the row.
     """
     source, target, steps = form
     across, width, out_width = d[PIXEL_CHUNKS], d[BLOCK_COLUMNS], d[OUT_WIDTH]
@@ -52,23 +54,44 @@ def blocks(arena, d, chunk, scratch, form, distances, prepare, value, known):
         if column == left or columns != width or d[REUSE] == 0:
             prepare_cycles(steps, operands, scratch, column, columns)
         whole = columns - columns % LANES
-        y, x = first // out_width, first % out_width
-        for pixel in range(first, end):
-            places = pixel_operands(steps, operands, y, x, pixel, column)
+        y, x, pixel = first // out_width, first % out_width, first
+        while pixel < end:
+            places = (pixel_operands(steps, operands, y, x, pixel, column),)
             a = src + y * src_row + x * src_pixel + column * SIZES[source]
-            b = dst + y * dst_row + x * dst_pixel + column * SIZES[target[0]]
-            for i in range(0, whole, LANES):
-                total = value(source, a, scratch + SCRATCH_PANEL, known, i)
-                total = apply_steps(steps, operands, places, scratch, i, total)
-                store_lanes(target, total, b + i * SIZES[target[0]], factor, None)
-            if whole != columns:
-                total = value(source, a, scratch + SCRATCH_PANEL, known, whole)
-                total = apply_steps(steps, operands, places, scratch, whole, total)
-                store_lanes(target, total, b + whole * SIZES[target[0]], factor, lanes_below(columns - whole))
-            x += 1
+            b = (dst + y * dst_row + x * dst_pixel + column * SIZES[target[0]],)
+            taken = 1
+            if pairs is not None and x + 1 < out_width and pixel + 1 < end:
+                both = (*places, pixel_operands(steps, operands, y, x + 1, pixel + 1, column))
+                ends = (*b, b[0] + dst_pixel)
+                elements(form, pairs, known, operands, both, scratch, a, ends, factor, whole, columns)
+                taken = 2
+            else:
+                elements(form, value, known, operands, places, scratch, a, b, factor, whole, columns)
+            pixel += taken
+            x += taken
             if x == out_width:
                 x = 0
                 y += 1
+
+
+@function
+def elements(form, value, known, operands, places, scratch, source, targets, factor, whole, columns):
+    """All columns of a pixel, or of two."""
+    for i in range(0, whole, LANES):
+        some(form, value, known, operands, places, scratch, source, targets, factor, i, None)
+    if whole != columns:
+        lanes = lanes_below(columns - whole)
+        some(form, value, known, operands, places, scratch, source, targets, factor, whole, lanes)
+
+
+@function
+def some(form, value, known, operands, places, scratch, source, targets, factor, i, lanes):
+    """Elements i to i + 16."""
+    kind, target, steps = form
+    totals = value(kind, source, scratch + SCRATCH_PANEL, known, i)
+    for number, total in numbered(totals):
+        result = apply_steps(steps, operands, places[number], scratch, i, total)
+        store_lanes(target, result, targets[number] + i * SIZES[target[0]], factor, lanes)
 
 
 @function

@@ -19,9 +19,10 @@ def elementwise(arena, descriptor, chunk, scratch, source, target, steps):
     """`source`: element type; `target`: (element type, half away)."""
     d = i64_at(descriptor)
     distances = d[SRC_ROW], d[SRC_PIXEL]
-    blocks(arena, d, chunk, scratch, (source, target, steps), distances, nothing, elements, low_float(d[SRC_FACTOR]))
+    form, factor = (source, target, steps), low_float(d[SRC_FACTOR])
+    blocks(arena, d, chunk, scratch, form, distances, nothing, elements, None, factor)
 
 
 @function
 def elements(source, address, prepared, factor, i):
-    return load_lanes(source, address + i * SIZES[source], factor)
+    return (load_lanes(source, address + i * SIZES[source], factor),)

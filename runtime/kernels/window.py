@@ -41,12 +41,13 @@ def distances(d):
 
 # -- depthwise ---------------------------------------------------------------------------------------------------------
 @kernel()
-def depthwise(arena, descriptor, chunk, scratch, source, target, steps, size):
-    """`size`: (kh, kw) where known beforehand, or None."""
+def depthwise(arena, descriptor, chunk, scratch, source, target, steps, size, dense):
+    """`size`: (kh, kw) where known beforehand, or None. `dense`: windows lie one pixel apart, and so do their taps."""
     d = i64_at(descriptor)
     window = size, d[KH], d[KW], d[DILATION_Y] * d[SRC_ROW], d[DILATION_X] * d[SRC_PIXEL]
     form = source, target, steps
-    blocks(arena, d, chunk, scratch, form, distances(d), prepare_weights, depthwise_window, window)
+    pairs = depthwise_pair if dense and size is not None else None
+    blocks(arena, d, chunk, scratch, form, distances(d), prepare_weights, depthwise_window, pairs, window)
 
 
 @function
@@ -71,13 +72,30 @@ def depthwise_window(source, corner, weights, window, i):
         for ky, kx in taps_of(size):
             x = load_floats(source, start + ky * row + kx * pixel)
             total = total + x * load(FLOATS, w + (ky * size[1] + kx) * VECTOR_BYTES)
-        return total
+        return (total,)
     place = weights + i * (kh * kw * 4)
     for ky in range(kh):
         for kx in range(kw):
             total = total + load_floats(source, start + ky * row + kx * pixel) * load(FLOATS, place)
             place += VECTOR_BYTES
-    return total
+    return (total,)
+
+
+@function
+def depthwise_pair(source, corner, weights, window, i):
+    """16 channels of a window and of the next one, which has all its columns but the first."""
+    size, _, _, row, pixel = window
+    first, second = zeros(FLOATS), zeros(FLOATS)
+    start, w = corner + i * SIZES[source], weights + i * (size[0] * size[1] * 4)
+    for ky in tuple(range(size[0])):
+        x = load_floats(source, start + ky * row)
+        for kx in tuple(range(size[1])):
+            following = load_floats(source, start + ky * row + (kx + 1) * pixel)
+            weight = load(FLOATS, w + (ky * size[1] + kx) * VECTOR_BYTES)
+            first = first + x * weight
+            second = second + following * weight
+            x = following
+    return first, second
 
 
 # -- pooling -----------------------------------------------------------------------------------------------------------
@@ -87,7 +105,7 @@ def pool(arena, descriptor, chunk, scratch, source, target, steps, function):
     d = i64_at(descriptor)
     window = function, d[KH], d[KW], d[SRC_ROW], d[SRC_PIXEL], low_float(d[WINDOW_FACTOR])
     form = source, target, steps
-    blocks(arena, d, chunk, scratch, form, distances(d), nothing, pool_window, window)
+    blocks(arena, d, chunk, scratch, form, distances(d), nothing, pool_window, None, window)
 
 
 @function
@@ -100,4 +118,4 @@ def pool_window(source, corner, weights, window, i):
         for kx in range(kw):
             x = load_floats(source, start + ky * row + kx * pixel)
             total = functions.maximum(total, x) if code == MAX else total + x
-    return total * factor if code == MEAN else total
+    return (total * factor if code == MEAN else total,)

@@ -257,7 +257,7 @@ CONV = {
     "wide": (L.TYPE_I8, L.TYPE_I8), "target": (L.TYPE_F16, False), "steps": HALF_STEPS, "partial": 0, "tile": 7,
     "linear": True, "full": True, "tail": 0, "dirty": False,
 }  # fmt: skip
-DEPTHWISE = {"source": L.TYPE_F16, "target": (L.TYPE_F16, False), "steps": HALF_STEPS, "size": (3, 3)}
+DEPTHWISE = {"source": L.TYPE_F16, "target": (L.TYPE_F16, False), "steps": HALF_STEPS, "size": (3, 3), "dense": True}
 
 
 @pytest.mark.parametrize("kernel,known", [(conv.conv, CONV), (window.depthwise, DEPTHWISE)], ids=["conv", "depthwise"])
