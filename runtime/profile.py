@@ -97,6 +97,8 @@ class Profile:
     """Functions in the order in which one inference calls them."""
     constant_bytes: int
     """Of the constants segment, what instructions read; the rest is padding."""
+    implied_macs: dict[str, int] = field(default_factory=dict)
+    """Per device function, the multiply-adds its network means, where the file says so; tiles compute some again."""
     workspace: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per device function, the bytes planned for values between kernels and the least that any plan needs, where the
     file says so."""
@@ -129,9 +131,20 @@ class Profile:
 
     @property
     def utilisation(self) -> float:
-        """Multiply-adds done, as a part of what the matrix units could have done in the time."""
-        used = sum(f.calls * f.timeline.utilisation * f.seconds for f in self.functions)
+        """Multiply-adds of the network, each once, as a part of what the matrix units could have done in the time."""
+        used = sum(f.calls * f.timeline.utilisation * f.seconds * self._meant(f) for f in self.functions)
         return used / self.seconds if self.seconds else 0.0
+
+    def _meant(self, f: FunctionProfile) -> float:
+        """The part of a function's multiply-adds that is not done again at the borders of tiles."""
+        done = f.timeline.totals.macs
+        return self.implied_macs.get(f.name, done) / done if done else 0.0
+
+    @property
+    def repeated(self) -> float:
+        """Multiply-adds done again at the borders of tiles, as a part of those of the network."""
+        meant = sum(f.calls * self._meant(f) * f.timeline.totals.macs for f in self.functions)
+        return self.macs / meant - 1.0 if meant else 0.0
 
     def traffic(self) -> dict[str, int]:
         """Bytes by memory."""
@@ -165,6 +178,7 @@ class Profile:
             "transfer_seconds": self.transfer_seconds,
             "cycles": self.cycles,
             "macs": self.macs,
+            "macs_repeated": self.repeated,
             "utilisation": self.utilisation,
             "bytes": self.traffic(),
             "ddr_lower_bound": self.ddr_lower_bound,
@@ -204,8 +218,8 @@ def profile(model: OfflineModel, board: Board) -> Profile:
     for f in functions:
         constants_read(f.accounts.rows, touched)
     constants = int(touched.sum())
-    planned = model.metadata.get("memory", {})
-    return Profile(board, functions, host, [step.function for step in model.steps], constants, planned)
+    implied, planned = model.metadata.get("macs", {}), model.metadata.get("memory", {})
+    return Profile(board, functions, host, [step.function for step in model.steps], constants, implied, planned)
 
 
 def _host_segment(model: OfflineModel, function: HostFunction, calls: int) -> HostSegment:
@@ -250,7 +264,8 @@ def _lines(p: Profile, top: int) -> Iterator[str]:
     yield f"transfers    {p.transfer_seconds * 1e3:.3f} ms between host and board"
     if len(p.steps) > 1:
         yield f"steps        {' > '.join(p.steps)}"
-    yield f"work         {p.macs / 1e6:.1f} M multiply-adds, {p.utilisation:.1%} of the matrix units' peak"
+    again = f" ({p.repeated:.1%} of the network's done again at tile borders)" if p.repeated > 0.0005 else ""
+    yield f"work         {p.macs / 1e6:.1f} M multiply-adds{again}, {p.utilisation:.1%} of the matrix units' peak"
     yield "traffic      " + ", ".join(f"{name.replace('_', ' ')} {_bytes(size)}" for name, size in p.traffic().items())
     moved, least = p.traffic()["ddr_read"] + p.traffic()["ddr_write"], p.ddr_lower_bound
     if least:

@@ -21,7 +21,7 @@ from targets.mlu220.container import DebugEntry, DeviceFunction, HostFunction, I
 from targets.mlu220.emit_kernel import CoreEmitter, Outside
 from targets.mlu220.hardware import Board
 from targets.mlu220.op_base import FILTERS
-from targets.mlu220.op_matrix import Conv2d
+from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
 from targets.mlu220.scheduling import staged_bytes
 from targets.mlu220.stream import Stream
@@ -89,7 +89,7 @@ def emit_module(module: Module, board: Board, cores: int) -> OfflineModel:
     return OfflineModel(
         board=board.name, cores=cores, rounding=_rounding(module), steps=wiring.steps, functions=functions,
         inputs=wiring.model_inputs(), outputs=wiring.model_outputs(), constants=pool.segment(),
-        metadata={**_facts(module), "memory": _memory(module)},
+        metadata={**_facts(module), "memory": _memory(module), "macs": _macs(module)},
     )  # fmt: skip
 
 
@@ -102,6 +102,19 @@ def _memory(module: Module) -> dict[str, Any]:
     """Per subnet, the workspace planned and the least that this order of kernels needs, in bytes."""
     keys = ("workspace", "workspace_lower_bound")
     return {f.name: {k: f.attributes[k] for k in keys} for f in module.functions.values() if is_subnet(f)}
+
+
+def _macs(module: Module) -> dict[str, int]:
+    """Per subnet, the multiply-adds that its convolutions and products mean, however often a tile computes some
+    again."""
+    return {
+        f.name: sum(op.macs for kernel in f.body if isinstance(kernel, Kernel) for op in _products(kernel))
+        for f in module.functions.values() if is_subnet(f)
+    }  # fmt: skip
+
+
+def _products(kernel: Kernel) -> list[Conv2d | Matmul]:
+    return [op for op in kernel.body.block if isinstance(op, Conv2d | Matmul)]
 
 
 def _rounding(module: Module) -> str:

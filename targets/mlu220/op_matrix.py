@@ -106,6 +106,12 @@ class Conv2d(MluOp):
         sizes = (isa.filter_bytes(channels // self.groups, kh, kw, high - low, code, self.runs) for low, high in pieces)
         return sum(map(int, sizes)) * self.groups
 
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the whole result."""
+        _, kh, kw, ci = self.w.type.static_shape
+        return self.result.type.elements * kh * kw * ci
+
     def emit_split(self, emitter: Emitter, out: View, x: View, load: Callable[[Interval], View], sums: View) -> None:
         """Write a tile as a chain of partial sums in `sums`; `load` brings the filters of a split to WRAM."""
         chain = [isa.Partial.FIRST, *[isa.Partial.MIDDLE] * (len(self.pieces) - 2), isa.Partial.LAST]
@@ -207,6 +213,11 @@ class Matmul(MluOp):
         """WRAM bytes of `channels` columns of one matrix b."""
         code = TYPE_CODES[self.b.type.dtype]
         return int(isa.filter_bytes(channels, 1, 1, self.a.type.static_shape[-1], code, isa.Runs.TAP))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the whole result."""
+        return self.result.type.elements * self.a.type.static_shape[-1]
 
     def emit_product(
         self, emitter: Emitter, out: View, inputs: Sequence[View | None], filters: Callable[[int], View]
