@@ -342,8 +342,8 @@ def test_layers_packed_for_mobile_cpus_are_clamped() -> None:
 
 
 def test_other_classes_of_torch_are_refused_by_name_when_they_are_used() -> None:
-    other = Instance("torch.classes.rnn.CellParamsBase", state=("x",))
-    fault("return (CONSTANTS.c0).forward(x)", r"class rnn\.CellParamsBase", constants=[other])
+    other = Instance("torch.classes.tensorrt.Engine", state=("x",))
+    fault("return (CONSTANTS.c0).forward(x)", r"class tensorrt\.Engine", constants=[other])
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
