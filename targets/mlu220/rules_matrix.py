@@ -49,6 +49,14 @@ def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -
     return 1 if whole <= (room if groups > 1 else room // 2) else -(-2 * whole // room)
 
 
+def _apart(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int) -> bool:
+    """Whether the groups of a convolution are convolutions of their own: all of their filters do not fit WRAM, and a
+    tile holds all channels of a grouped one."""
+    code = isa.Type.I16 if dtype is DType.I16 else isa.Type.I8
+    each = int(isa.filter_bytes(co // groups, kh, kw, ci, code, isa.Runs.TAP))
+    return groups > 1 and each * groups > chip().wram_bytes
+
+
 def _filters_fit(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int) -> str | None:
     if kh * kw * ci >= MAX_SUM and dtype is DType.I8:
         return f"a sum of {kh * kw * ci} products of i8 does not fit int32"
@@ -68,6 +76,8 @@ def _conv_condition(op: Any) -> str | None:
     if op.x.type.quant is None:
         return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
     co, kh, kw, ci = op.w.type.static_shape
+    if _apart(co, kh, kw, ci, op.w.type.dtype, op.groups):
+        return _filters_fit(co // op.groups, kh, kw, ci, op.w.type.dtype, 1)
     return _filters_fit(co, kh, kw, ci, op.w.type.dtype, op.groups)
 
 
@@ -125,12 +135,30 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
     image = lowering.get(x)
     if kh == kw == 1 and max(window["strides"]) > 1 and not any(window["pads"]):
         image, window = _pixels_read(lowering, image, window["strides"]), {}
-    splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
-    raw = lowering.make(
-        "mlu.conv2d", image, w, fix_position=fix, to=_sum_type(lowering, op),
-        groups=op.groups, splits=splits, **window,
-    )  # fmt: skip
+    same = {**window, "fix_position": fix, "to": _sum_type(lowering, op)}
+    if _apart(co, kh, kw, ci, op.w.type.dtype, op.groups):
+        raw = _group_by_group(lowering, image, w, op.groups, same)
+    else:
+        splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
+        raw = lowering.make("mlu.conv2d", image, w, groups=op.groups, splits=splits, **same)
     return _scaled(lowering, op, raw, op.w, op.bias)
+
+
+def _group_by_group(lowering: Lowering, image: Value, w: Value, groups: int, same: dict[str, Any]) -> Value:
+    """A grouped convolution as one for each group, of that group's channels."""
+    assert isinstance(w, Constant)
+    co, kh, kw, ci = w.type.static_shape
+    n, height, width, _ = image.type.static_shape
+    each = co // groups
+    splits = _splits(each, kh, kw, ci, w.type.dtype)
+    parts = []
+    for g in range(groups):
+        cut = {"starts": (0, 0, 0, g * ci), "sizes": (n, height, width, ci), "steps": (1,) * 4}
+        x = lowering.make("mlu.slice", image, **cut)
+        filters = np.ascontiguousarray(w.data[g * each : (g + 1) * each])
+        constant = lowering.module.add_constant(f"{w.name}.{g}", filters)
+        parts.append(lowering.make("mlu.conv2d", x, constant, splits=splits, **same))
+    return lowering.make("mlu.concat", *parts, axis=3)
 
 
 def _pixels_read(lowering: Lowering, image: Value, strides: Sequence[int]) -> Value:

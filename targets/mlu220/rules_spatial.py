@@ -17,7 +17,7 @@ from compiler.ir.core import Constant, Value
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.rule_table import rule
 from targets.mlu220.rules_elementwise import combine, in_working_type, through_float
-from targets.mlu220.rules_matrix import _filters_fit, _scaled, _splits, _sum_type
+from targets.mlu220.rules_matrix import _apart, _filters_fit, _scaled, _splits, _sum_type
 from targets.mlu220.rules_move import same_kind
 
 
@@ -96,7 +96,10 @@ def _transposed_condition(op: Any) -> str | None:
         return None if per_group == 1 else "depthwise transposed convolution with several results per channel"
     if op.x.type.quant is None:
         return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
-    return _filters_fit(per_group * op.groups, kh, kw, ci // op.groups, op.w.type.dtype, op.groups)
+    sizes = (per_group * op.groups, kh, kw, ci // op.groups, op.w.type.dtype, op.groups)
+    if _apart(*sizes):
+        return "the filters of its groups do not fit WRAM together"
+    return _filters_fit(*sizes)
 
 
 def _as_convolution(w: np.ndarray, groups: int) -> np.ndarray:

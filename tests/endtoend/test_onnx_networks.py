@@ -156,3 +156,35 @@ def test_a_model_quantised_by_onnxruntime_keeps_its_integers(
     assert made.device.name == "subnet0"
     found = assert_one_meaning(made, samples[0])
     np.testing.assert_allclose(found[0], reference(path, samples[0])[0], atol=0.05 * np.ptp(found[0]))
+
+
+# -- layers that are large in their own way ----------------------------------------------------------------------------
+@pytest.mark.parametrize(("channels", "groups"), [(384, 2), (256, 4)])
+def test_groups_whose_filters_do_not_fit_the_chip_together(channels: int, groups: int, tmp_path: Path) -> None:
+    g = Graph()
+    y = g.conv("image", 3, channels, kernel=1)
+    kernel = 3 if groups == 2 else 7
+    w = g.weight(channels, channels // groups, kernel, kernel)
+    y = g.op("Conv", y, w, g.constant(g.random.normal(size=channels), np.float32), group=groups, pads=[1] * 4)
+    g.op("Relu", y, name="y")
+    side = 8 + 2 - kernel + 1
+    proto = g.model({"image": (1, 3, 8, 8)}, {"y": (1, channels, side, side)})
+    samples = images(2, 1, 3, 8, 8)
+    made = compiled(proto, samples, tmp_path)
+    assert [f.name for f in made.model.functions] == ["subnet0"]
+    (found,) = assert_one_meaning(made, samples[0])
+    (wanted,) = reference(tmp_path / "model.onnx", samples[0])
+    assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
+
+
+def test_a_network_that_takes_and_gives_channels_last(tmp_path: Path) -> None:
+    g = Graph()
+    y = g.conv(g.op("Transpose", "image", perm=[0, 3, 1, 2]), 3, 8)
+    g.op("Transpose", g.conv(y, 8, 4, stride=2), perm=[0, 2, 3, 1], name="y")
+    proto = g.model({"image": (1, 8, 8, 3)}, {"y": (1, 4, 4, 4)})
+    samples = images(4, 1, 8, 8, 3)
+    made = compiled(proto, samples, tmp_path)
+    assert not any(op.op_name in ("tensor.transpose", "mlu.transpose") for op in made.legal.ops())
+    (found,) = assert_one_meaning(made, samples[0])
+    (wanted,) = reference(tmp_path / "model.onnx", samples[0])
+    assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
