@@ -59,11 +59,12 @@ def legalised(
 
 
 def placed(
-    legal: Module, schedule: str = "schedule", fuse: str = "fuse-layers", cores: int = 4, chain: str = "chain-kernels"
-) -> Module:
-    """The legalised module after the rest of the target's pipeline, three of its passes given as text (or left out)."""
+    legal: Module, schedule: str = "schedule", fuse: str = "fuse-layers", cores: int = 4, chain: str = "chain-kernels",
+    keep: str = "keep-on-chip",
+) -> Module:  # fmt: skip
+    """The legalised module after the rest of the target's pipeline, four of its passes given as text (or left out)."""
     target = load_target("mlu220", cores=cores)
-    given = {"fuse-layers": fuse, "chain-kernels": chain, "schedule": schedule}
+    given = {"fuse-layers": fuse, "chain-kernels": chain, "keep-on-chip": keep, "schedule": schedule}
     names = [p.name for p in parse_pipeline(PIPELINES["mlu220"])]
     rest = names[names.index("legalize") + 1 :]
     text = ",".join(filter(None, (given.get(name, name) for name in rest)))
@@ -78,11 +79,11 @@ def emitted(module: Module, cores: int = 4) -> OfflineModel:
 
 def journey(
     module: Module, inputs: Sequence[Arrays] = (), *, cores: int = 4, schedule: str = "schedule",
-    fuse: str = "fuse-layers", chain: str = "chain-kernels", **options: Any,
+    fuse: str = "fuse-layers", chain: str = "chain-kernels", keep: str = "keep-on-chip", **options: Any,
 ) -> Journey:  # fmt: skip
-    """All the way; `schedule`, `fuse` and `chain` are pipeline text, `options` those of `legalised`."""
+    """All the way; `schedule`, `fuse`, `chain` and `keep` are pipeline text, `options` those of `legalised`."""
     prepared, legal = legalised(module, inputs, cores=cores, **options)
-    final = placed(legal, schedule, fuse, cores, chain)
+    final = placed(legal, schedule, fuse, cores, chain, keep)
     return Journey(prepared, legal, final, emitted(final, cores))
 
 
