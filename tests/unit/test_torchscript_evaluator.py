@@ -424,3 +424,15 @@ def test_code_without_end_or_bound_is_stopped(body: str) -> None:
     with pytest.raises(CompilerError):
         imported(forward(body), shapes={"x": (2, 3)}, constants=[np.ones(8, np.float32)])
     assert time.process_time() - start < 20
+
+
+def test_hooks_of_the_network_itself_run_before_and_after_it() -> None:
+    more = (
+        "  def before(self: __torch__.M, inp: Tuple[Tensor]) -> Tuple[Tensor]:\n    return (torch.mul((inp)[0], 3),)\n"
+        "  def after(self: __torch__.M, inp: Tuple[Tensor], out: Tensor) -> Tensor:\n"
+        "    return torch.add(out, (inp)[0])\n"
+    )
+    code = forward("return torch.add(x, 1)", more=more).replace(
+        "__parameters__ = []", "__forward_pre_hooks__ = [\"before\", ]\n  __forward_hooks__ = [\"after\", ]"
+    )
+    np.testing.assert_array_equal(run(imported(code, shapes={"x": X.shape}), X)[0], X * 6 + 1)

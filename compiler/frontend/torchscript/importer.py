@@ -234,13 +234,31 @@ class Evaluation:
     def _forward(self, arguments: Mapping[str, Any]) -> Any:
         function = self.importer.forward_of(self.root)
         try:
-            return self.evaluator.call(function, [self.root], arguments, "")
+            arguments = self._hooked_arguments(arguments)
+            return self._hooked_result(arguments, self.evaluator.call(function, [self.root], arguments, ""))
+        except ValueError:
+            self.fault("E212", "a hook gives another number of arguments than it was given")
         except (Unsupported, Malformed) as fault:
             code = "E210" if isinstance(fault, Unsupported) else "E212"
             self.fault(code, fault.reason, fault.remedy)
         except Refusal as fault:
             self.fault("E213", f"the network's own code refuses what it is given: {fault}")
         return BLOCKED
+
+    def _hooked_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the network's own pre-hooks make of its arguments. (Calls of inner modules have theirs in the code.)"""
+        for hook in self.importer.source.hooks_of(self.root.class_name, "__forward_pre_hooks__"):
+            given = self.evaluator.method(self.root, hook, [tuple(arguments.values())], {}, 1)
+            if given is not None and given is not BLOCKED:
+                values = given if isinstance(given, tuple) else (given,)
+                arguments = dict(zip(arguments, values, strict=True))
+        return arguments
+
+    def _hooked_result(self, arguments: Mapping[str, Any], result: Any) -> Any:
+        for hook in self.importer.source.hooks_of(self.root.class_name, "__forward_hooks__"):
+            given = self.evaluator.method(self.root, hook, [tuple(arguments.values()), result], {}, 1)
+            result = result if given is None else given
+        return result
 
     # -- inputs --------------------------------------------------------------------------------------------------------
     def _add_arguments(self) -> None:

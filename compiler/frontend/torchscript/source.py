@@ -77,6 +77,13 @@ class Source:
         found = self.find(qualified)
         return found if isinstance(found, Class) else None
 
+    def hooks_of(self, qualified: str, kind: str) -> list[str]:
+        """The methods a class calls before or after `forward`; `kind` is the name of their list."""
+        found = self.class_of(qualified)
+        listed = found.constants.get(kind) if found is not None else None
+        items = listed.elts if isinstance(listed, ast.List) else []
+        return [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+
     def _module(self, module: str) -> dict[str, Function | Class]:
         if module not in self._members:
             member = f"code/{module.replace('.', '/')}.py"
