@@ -1,11 +1,15 @@
-"""How fast the simulator is: per image beside onnxruntime's INT8 (U8S8, its fastest mode), timed in turn, as ratios.
+"""How fast the simulator is: per image beside onnxruntime's INT8 (U8S8, its fastest mode), timed in turn, as ratios;
+and what loading costs with and without kept machine code.
 
 Weights and shapes are those of real networks; calibration data is noise, which changes no speed. Needs `--models DIR`.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +21,10 @@ import pytest
 from runtime import Session
 
 ROUNDS = 15
-NETWORKS = {"mobilenet_v2_imagenet": (1, 3, 224, 224), "resnet20_cifar10": (1, 3, 32, 32)}
+NETWORKS = {
+    "mobilenet_v2_imagenet": (1, 3, 224, 224), "squeezenet_imagenet": (1, 3, 224, 224),
+    "resnet20_cifar10": (1, 3, 32, 32), "yolox_nano": (1, 3, 416, 416),
+}  # fmt: skip
 
 
 def noise(shape: tuple[int, ...], count: int) -> Iterator[np.ndarray]:
@@ -106,3 +113,21 @@ def test_what_a_step_of_translation_gains(network: tuple[str, Any], step: str, b
 def test_loading_proves_and_translates_once(network: tuple[str, Any], benchmark: Any) -> None:
     _, model = network
     benchmark.pedantic(Session, args=(model,), rounds=3)
+
+
+LOAD = "import sys, time; from runtime import Session; Session(sys.argv[1]); print(time.process_time())"
+
+
+def test_the_first_load_of_all_compiles_in_seconds(network: tuple[str, Any], tmp_path: Path, benchmark: Any) -> None:
+    """Processor seconds of a process that loads a model, without kept code and with it."""
+    model, environment = network[1], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+    model.save(tmp_path / "model")
+
+    def load() -> float:
+        command = [sys.executable, "-c", LOAD, str(tmp_path / "model")]
+        return float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+
+    first, second = load(), load()
+    benchmark.extra_info.update(first_seconds=first, second_seconds=second)
+    benchmark.pedantic(load, rounds=1)
+    assert second < first < 30
