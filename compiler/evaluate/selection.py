@@ -92,10 +92,20 @@ def slice_as(op: ops.SliceAs, x: Array, starts: Array, ends: Array, steps: Array
     return x[tuple(index)]
 
 
+def largest_first(x: Array, count: int, axis: int, largest: bool) -> tuple[Array, Array]:
+    """The first elements of a stable sort (equal ones keep the lower index first) and where they stood."""
+    axis %= x.ndim
+    if largest:  # stable from the other end: sort the reversed axis and turn both back
+        size = x.shape[axis]
+        order = size - 1 - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis=axis, kind="stable")
+    indices = np.take(order, np.arange(count), axis=axis)
+    return np.take_along_axis(x, indices, axis=axis), indices.astype(np.int64)
+
+
 @evaluator("tensor.topk_as", folds=True)
 def topk_as(op: ops.TopKAs, x: Array, k: Array) -> tuple[Array, Array]:
-    from compiler.evaluate.tensor import largest_first
-
     count = min(max(int(k.reshape(-1)[0]), 0), x.shape[op.axis])
     return largest_first(x, count, op.axis, op.largest)
 

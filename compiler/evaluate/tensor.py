@@ -11,6 +11,7 @@ import numpy as np
 from compiler.errors import error
 from compiler.evaluate import selection
 from compiler.evaluate.registry import evaluator
+from compiler.evaluate.selection import largest_first
 from compiler.ir.core import Op
 from compiler.ops import tensor as ops
 
@@ -176,18 +177,6 @@ def _running(op: ops.CumSum, x: np.ndarray, function: Callable[..., np.ndarray],
 @evaluator("tensor.topk", folds=True)
 def topk(op: ops.TopK, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return largest_first(x, op.k, op.axis, op.largest)
-
-
-def largest_first(x: np.ndarray, count: int, axis: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The first elements of a stable sort (equal ones keep the lower index first) and where they stood."""
-    axis %= x.ndim
-    if largest:  # stable from the other end: sort the reversed axis and turn both back
-        size = x.shape[axis]
-        order = size - 1 - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
-    else:
-        order = np.argsort(x, axis=axis, kind="stable")
-    indices = np.take(order, np.arange(count), axis=axis)
-    return np.take_along_axis(x, indices, axis=axis), indices.astype(np.int64)
 
 
 @evaluator("tensor.trilu", folds=True)
