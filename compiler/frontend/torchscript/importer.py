@@ -236,8 +236,6 @@ class Evaluation:
         try:
             arguments = self._hooked_arguments(arguments)
             return self._hooked_result(arguments, self.evaluator.call(function, [self.root], arguments, ""))
-        except ValueError:
-            self.fault("E212", "a hook gives another number of arguments than it was given")
         except (Unsupported, Malformed) as fault:
             code = "E210" if isinstance(fault, Unsupported) else "E212"
             self.fault(code, fault.reason, fault.remedy)
@@ -251,6 +249,8 @@ class Evaluation:
             given = self.evaluator.method(self.root, hook, [tuple(arguments.values())], {}, 1)
             if given is not None and given is not BLOCKED:
                 values = given if isinstance(given, tuple) else (given,)
+                if len(values) != len(arguments):
+                    raise Malformed(f"hook {hook!r} gives {len(values)} arguments where forward takes {len(arguments)}")
                 arguments = dict(zip(arguments, values, strict=True))
         return arguments
 
