@@ -132,13 +132,13 @@ def test_the_first_rung_places_ten_thousand_values_in_about_linear_time() -> Non
         items = [Buffer(64 * (1 + (k * 7919) % 97), k, k + 1 + (k * 31) % 40) for k in range(count)]
         best = 9.0
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             allocate(items, "greedy")
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.process_time() - started)
         return best
 
-    small, large = seconds(1250), seconds(10_000)
-    assert large < 2.0 and large < 8 * small * 3  # n log n is a factor of 1.3 beyond 8
+    small, large = seconds(2500), seconds(10_000)
+    assert large < 2.0 and large < 10 * small  # n log n: 4.4 times, n squared: 16
 
 
 def test_an_overlap_is_noticed() -> None:

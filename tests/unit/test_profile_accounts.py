@@ -196,7 +196,11 @@ def test_bytes_are_those_of_the_kernels_operands_constants_and_results(small: Jo
     kernels = [op for op in small.placed.functions["subnet0"].body if isinstance(op, Kernel)]
     expected = [implied_bytes(kernel) for kernel in kernels]
     found = [(k.cost.totals.ddr_read, k.cost.totals.ddr_write) for k in report.functions[0].kernels]
-    assert found == expected
+    assert [written for _, written in found] == [written for _, written in expected]
+    entering = nbytes(small.placed.functions["subnet0"].arguments[0])
+    for kernel, (read, _), (least, _) in zip(kernels, found, expected, strict=True):
+        rows = 0 if kernel.inputs[0].producer is not None else entering // 4  # read again where tiles overlap
+        assert least <= read <= least + 2 * rows
 
 
 def test_more_cores_do_the_same_multiply_adds_or_more_at_halos(small: Journey) -> None:
