@@ -16,8 +16,9 @@ from compiler.errors import CompilerError  # noqa: E402
 from compiler.evaluate.interpreter import Interpreter  # noqa: E402
 from compiler.frontend.load import load  # noqa: E402
 from compiler.ir.core import Module  # noqa: E402
-from tests.unit.aten_graphs import as_array, assert_close, flat  # noqa: E402
 from tests.exported_networks import networks  # noqa: E402
+from tests.exported_zoo import zoo  # noqa: E402
+from tests.unit.aten_graphs import as_array, assert_close, flat  # noqa: E402
 
 DIALECTS = ("training", "core")
 
@@ -40,11 +41,11 @@ def run(module: Module, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    return networks()
+    return {**networks(), **zoo()}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", [n for n in networks() if n != "counter"])
+@pytest.mark.parametrize("name", [n for n in (*networks(), *zoo()) if n != "counter"])
 def test_a_network_computes_what_torch_computes(name: str, dialect: str, made: dict, tmp_path: Path) -> None:
     network, inputs = made[name]
     save(network, inputs, tmp_path / "m.pt2", dialect)
