@@ -28,6 +28,11 @@ def compile_arguments(parser: argparse.ArgumentParser) -> None:
         "--i16", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for 16-bit integers"
     )
     group.add_argument(
+        "--asymmetric", choices=("i8", "i16", "reals"), default="i8",
+        help="what values become that the model stores unsigned or with a zero point: 8 bits over the same range, "
+        "16 bits that hold them exactly, or reals that are calibrated anew",
+    )  # fmt: skip
+    group.add_argument(
         "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
     )
     arguments.data_arguments(group)
@@ -168,7 +173,8 @@ class Compiling:
 
         target = load_target("mlu220", board=self.args.board, cores=self.args.cores)
         statistics = self.watching.statistics if self.watching is not None else Statistics()
-        return PassContext(target=target, statistics=statistics, diagnostics=self.diagnostics)
+        options = {"asymmetric": self.args.asymmetric}
+        return PassContext(target=target, options=options, statistics=statistics, diagnostics=self.diagnostics)
 
     def _calibrated(self, module: Any) -> Any:
         from compiler import driver

@@ -1,9 +1,10 @@
-"""`drop-asymmetric`: quantised values of imported models that the chip has no type for become reals again.
+"""`drop-asymmetric`: quantised values of imported models whose form the chip has not get one that it has.
 
-Other tools store activations unsigned or with a zero point; the chip's integers are signed and symmetric. Such a value
-becomes reals clipped to the range its integers cover, which keeps what the training saw of its ends, and calibration
-and `quantize` choose the chip's own integers for it. What that costs is said per tensor. Weights of a form the chip
-has keep it, and so do values that leave the network as integers.
+Other tools store activations unsigned or with a zero point; the chip's integers are signed and symmetric. By default
+such a value becomes 8 bits, symmetric, over the range its integers cover: the file's own ranges stay, nothing needs
+calibration, and what is coarser is said per tensor. 16 bits hold the same integers exactly. As reals, clipped to the
+range, they are calibrated anew like any other. Weights of a form the chip has keep it, and so do values that leave the
+network as integers.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from compiler.ir.core import Module, Op, Value
-from compiler.ir.types import DType, QuantType
+from compiler.ir.types import DType, QuantType, position_and_scale
 from compiler.ops.math import Clip
+from compiler.ops.quant import Quantize
 from compiler.pass_context import Pass, PassContext
 
 HELD = (DType.I8, DType.I16)
@@ -25,18 +27,23 @@ _MOVES = ("tensor.reshape", "tensor.transpose", "tensor.slice", "tensor.concat",
 """Ops on stored integers that mean the same on the reals they stand for."""
 
 _SHOWN = 8
+_NEARLY = 0.9
+"""A range that reaches this part of the new integers' is left to end where they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DropAsymmetric(Pass):
-    """Turn imported values stored unsigned or with a zero point into reals clipped to the range of their integers."""
+    """Give imported values stored unsigned or with a zero point a form that the chip has."""
 
     name: ClassVar[str] = "drop-asymmetric"
+    to: Literal["i8", "i16", "reals"] = "i8"
+    """i8: coarser by up to a bit; i16: exact, at the price of 16-bit layers; reals: calibrated anew."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
+        to = ctx.options.get("asymmetric", self.to)
         for function in module.functions.values():
             dropped = _droppable([op for op in function.body if op.op_name == "quant.quantize"])
-            notes = [_clip(op) for op in dropped if ctx.may_rewrite(f"drop {op.name}")]
+            notes = [_replace(op, to) for op in dropped if ctx.may_rewrite(f"drop {op.name}")]
             if not notes:
                 continue
             for op in list(function.body):
@@ -44,8 +51,9 @@ class DropAsymmetric(Pass):
                     op.replace_with(op.inputs[0])
                 elif op.op_name in _MOVES:
                     op.infer_again()
-            ctx.statistics.count("asymmetric values made reals", len(notes))
-            _tell(ctx, notes)
+            ctx.statistics.count(f"asymmetric values made {to}", len(notes))
+            if to != "i16":
+                _tell(ctx, notes, to)
 
 
 def _droppable(quantizes: Iterable[Op]) -> list[Op]:
@@ -86,8 +94,10 @@ def _users(values: Iterable[Value]) -> set[Op]:
     return {user for value in values for user in value.users}
 
 
-def _clip(op: Op) -> tuple[float, str]:
-    """Put a clip in a quantisation's place; gives what the chip's 8 bits lose, in bits, and the words for it."""
+def _replace(op: Op, to: str) -> tuple[float, str]:
+    """Put another form of the value in a quantisation's place; gives what the chip's 8 bits lose, in bits, and the
+    words for it.
+    """
     result = op.results[0]
     quant: QuantType = result.type.quant  # type: ignore[assignment]
     limits = np.iinfo(quant.storage.numpy)
@@ -98,25 +108,45 @@ def _clip(op: Op) -> tuple[float, str]:
         f"{result.name!r}: {quant.storage} with steps of {step:.6g} and zero point {quant.zero_point}; "
         f"signed 8 bits over its range have steps of {symmetric:.6g}"
     )
-    x: Value = op.inputs[0]
-    rectified = x.producer is not None and x.producer.op_name == "nn.relu" and low <= 0
-    clip = Clip(x, low=-math.inf if rectified else low, high=high, names=[result.name], location=op.location)
-    block = op.block
-    if block is None:
-        raise ValueError("a detached quantisation cannot be replaced")
-    block.insert_before(op, clip)
-    op.replace_with(clip.results[0])
+    x = _clipped(op, low, high, to, result.name)
+    if to != "reals":
+        made = _exact(step) if to == "i16" else QuantType.from_absmax(max(-low, high))
+        stored = Quantize(x, types=[result.type.with_quant(made)], names=[result.name], location=op.location)
+        op.block.insert_before(op, stored)  # type: ignore[union-attr]
+        x = stored.results[0]
+    op.replace_with(x)
     return math.log2(symmetric / step), note
 
 
-def _tell(ctx: PassContext, notes: list[tuple[float, str]]) -> None:
+def _exact(step: float) -> QuantType:
+    """16 bits with the very same step."""
+    position, scale = position_and_scale(step * 32767, 16)
+    return QuantType(DType.I16, position, scale, step=step)
+
+
+def _clipped(op: Op, low: float, high: float, to: str, name: str) -> Value:
+    """What is quantised, clipped to the range of the old integers where the new ones do not end there themselves."""
+    x: Value = op.inputs[0]
+    rectified = x.producer is not None and x.producer.op_name == "nn.relu"
+    reach = max(-low, high) if to == "i8" else math.inf
+    low = -math.inf if (rectified and low <= 0) or -low >= _NEARLY * reach else low
+    high = math.inf if high >= _NEARLY * reach else high
+    if math.isinf(low) and math.isinf(high):
+        return x
+    clip = Clip(x, low=low, high=high, names=[name if to == "reals" else f"{name}.range"], location=op.location)
+    op.block.insert_before(op, clip)  # type: ignore[union-attr]
+    return clip.results[0]
+
+
+def _tell(ctx: PassContext, notes: list[tuple[float, str]], to: str) -> None:
     worst = sorted(notes, key=lambda note: -note[0])
     bits = sum(lost for lost, _ in notes) / len(notes)
     more = (f"... and {len(notes) - _SHOWN} more",) if len(notes) > _SHOWN else ()
+    how = "keep their ranges" if to == "i8" else "are quantised anew from calibration data"
     ctx.diagnose(
         "E530",
-        f"{len(notes)} values are stored unsigned or with a zero point, which the chip has not: they are quantised "
-        f"anew from calibration data, {bits:.1f} bits coarser on average",
+        f"{len(notes)} values are stored unsigned or with a zero point, which the chip has not: they {how}, "
+        f"{bits:.1f} bits coarser on average",
         severity="warning", notes=(*(note for _, note in worst[:_SHOWN]), *more),
-        help="for the accuracy of the file as it is, give the layers that matter 16 bits: --i16 NAME",
+        help="--asymmetric i16 keeps them exactly, in 16-bit layers",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Imported activations that the chip has no type for become reals, clipped to the range of their integers."""
+"""Imported activations that the chip has no type for get one it has: 8 bits, 16 bits, or reals within their range."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def module(*lines: str, result: str = "f32", quant: str = U8) -> Module:
     return parse_module(f"// mluc ir 1\nfunc @main(%x: tensor<1x4xf32>) -> (tensor<1x4x{result}>) {{\n{body}\n}}\n")
 
 
-def passed(source: Module) -> tuple[Module, PassContext]:
+def passed(source: Module, to: str = "reals") -> tuple[Module, PassContext]:
     context = PassContext()
-    return run_pipeline(source, "drop-asymmetric", ctx=context), context
+    return run_pipeline(source, f"drop-asymmetric{{to={to}}}", ctx=context), context
 
 
 def names(found: Module) -> list[str]:
@@ -90,3 +90,43 @@ def test_a_zero_point_alone_is_reason_enough(stored: str) -> None:
     quant = f"quant<{stored}, position = -2, scale = 0.5, step = 0.5, zero_point = 3>"
     store = f"%q = quant.quantize %x : tensor<1x4x{stored}, Q>"
     assert names(passed(module(store, *READ, quant=quant))[0]) == ["math.clip", "graph.return"]
+
+
+# -- as integers of the chip -------------------------------------------------------------------------------------------
+def test_sixteen_bits_hold_the_same_integers() -> None:
+    source = module(STORE, *READ)
+    found, context = passed(source, "i16")
+    assert names(found) == ["math.clip", "quant.quantize", "quant.dequantize", "graph.return"]
+    x = np.linspace(-30, 300, 400, dtype=np.float32).reshape(100, 4)
+    for row in x:
+        np.testing.assert_array_equal(*(Interpreter(m).run([row[None]])[0] for m in (source, found)))
+    assert not context.diagnostics
+
+
+def test_eight_bits_cover_the_same_range() -> None:
+    source = module(STORE, *READ)
+    found, context = passed(source, "i8")
+    stored = next(op for op in found.main.body if op.op_name == "quant.quantize").results[0]
+    assert (stored.name, str(stored.type.dtype), stored.type.quant.zero_point) == ("q", "i8", 0)
+    assert stored.type.quant.real_step == pytest.approx(122.5 / 127)
+    for row in np.linspace(-30, 300, 40, dtype=np.float32).reshape(10, 4):
+        wanted, got = (Interpreter(m).run([row[None]])[0] for m in (source, found))
+        np.testing.assert_allclose(got, wanted, atol=0.25 + 122.5 / 254)
+    assert context.diagnostics[0].code == "E530"
+
+
+def test_a_rectifier_that_was_only_in_the_zero_point_stays_one() -> None:
+    source = module(STORE, *READ, quant=U8.replace(", zero_point = 10", ""))
+    found, _ = passed(source, "i8")
+    assert names(found)[0] == "math.clip" and found.main.body.first.attributes == {"low": 0.0}  # type: ignore[union-attr]
+
+
+def test_a_range_that_is_nearly_symmetric_needs_no_clip() -> None:
+    found, _ = passed(module(STORE, *READ, quant=U8.replace("zero_point = 10", "zero_point = 128")), "i8")
+    assert names(found) == ["quant.quantize", "quant.dequantize", "graph.return"]
+
+
+def test_the_whole_compilation_can_ask_for_another_form() -> None:
+    context = PassContext(options={"asymmetric": "i16"})
+    found = run_pipeline(module(STORE, *READ), "drop-asymmetric", ctx=context)
+    assert any(str(v.type.dtype) == "i16" for op in found.main.body for v in op.results)
