@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from compiler.code_cache import read_code, write_code
 from compiler.native.language import Translator
 
 _LOCK = threading.RLock()
+_NUMBERS = itertools.count()
+"""Names of linked libraries must differ."""
 _PACKAGE = Path(__file__).parent
 
 
@@ -41,7 +44,10 @@ def source_digest(folder: Path) -> str:
 @cache
 def cpu() -> tuple[str, str]:
     """(processor, features) that code is generated for: the host's, or what Numba's variables say for its code."""
-    host = llvm.get_host_cpu_features().flatten()
+    try:
+        host = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell on every system; code then uses what every processor of the kind has
+        host = ""
     name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
     if name is None and features is None:
         return llvm.get_host_cpu_name(), host
@@ -143,7 +149,7 @@ class Kernel:
                 code = _machine().emit_object(optimised(self.module(**known)))
             write_code(folder, label, code)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(self.name)
-        library = builder.link(_linker(), label + f"-{id(self):x}")
+        library = builder.link(_linker(), f"{label}-{next(_NUMBERS)}")
         self._kept.append(library)
         return int(library[self.name])
 

@@ -144,6 +144,27 @@ def test_views_widen_what_they_read_and_cut_what_they_store() -> None:
     assert run(bytes_and_words, data.ctypes.data, 2) == [-1, 255, 0xFFFE, 44]
 
 
+@function
+def first_and_rest(values):
+    first, *rest = values
+    return first, rest
+
+
+@build.kernel(3)
+def spliced(out, a, b):
+    o = i64_at(out)
+    values = ()
+    for value in (a, b, 7):
+        values = (*values, value * 2)
+    o[0], rest = first_and_rest(values)
+    o[1], o[2] = rest
+    o[3] = values[1:][1]
+
+
+def test_tuples_are_spliced_sliced_and_taken_apart() -> None:
+    assert run(spliced, 3, 4) == [6, 8, 14, 14]
+
+
 @build.kernel(3)
 def guarded(out, table, n):
     o = i64_at(out)
