@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compiler.compare import compare
     from compiler.driver import calibrate, compile_model, prepare
     from compiler.errors import CompilerError, Diagnostic
+    from compiler.export.onnx import to_onnx
     from compiler.frontend.load import load
     from compiler.ir.core import Module
     from compiler.ir.parser import parse_module as parse
@@ -30,11 +31,12 @@ _NAMES = {
     "Pass": "compiler.pass_manager", "PassContext": "compiler.pass_manager", "calibrate": "compiler.driver",
     "compare": "compiler.compare", "compile_model": "compiler.driver", "load": "compiler.frontend.load",
     "parse": "compiler.ir.parser:parse_module", "prepare": "compiler.driver", "run_pipeline": "compiler.pass_manager",
+    "to_onnx": "compiler.export.onnx",
 }  # fmt: skip
 
 __all__ = [
     "CompilerError", "Diagnostic", "Module", "Pass", "PassContext", "calibrate", "compare", "compile_model", "load",
-    "parse", "prepare", "run_pipeline",
+    "parse", "prepare", "run_pipeline", "to_onnx",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

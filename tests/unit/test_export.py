@@ -147,6 +147,10 @@ func @main(%x: tensor<2xi32>) -> (tensor<2xf32>, tensor<2xi32>) {
     assert "math.bitcast: ONNX of opset 21 reinterprets no bytes" in told and "no running product" in told
 
 
+def test_scripts_export_through_the_package() -> None:
+    assert compiler.to_onnx is to_onnx
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 def test_export_writes_what_passes_made(command: Command, model_file: Path, calibration: Path) -> None:
     result = command("export", model_file, "-p", "prepare", "-o", "out.onnx")
