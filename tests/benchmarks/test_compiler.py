@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 
 from compiler import driver
+from compiler.batch import load_batch
 from compiler.frontend.load import load
 from compiler.instruments import TimePasses
 from compiler.ir.core import Module
+from runtime.profile import Profile, profile
 from targets.mlu220.hardware import load_board
-from targets.mlu220.timeline import simulate
 from tests.journeys import emitted, legalised, placed, random_inputs
+from tests.light_models import save_light_model
 from tests.networks import Network
 
-SIZES = (100, 500, 1000, 5000)
+SIZES = (100, 300, 1000, 3000, 10_000)
 """Ops of the generated graphs."""
 
 
@@ -36,38 +38,55 @@ def only_when_enabled(request: pytest.FixtureRequest) -> None:
 
 
 # -- on the modelled chip --------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def mobilenet(models: Path) -> Module:
-    """MobileNetV2, legalised. Calibrated on noise: ranges change no cycle."""
-    module = load(models / "mobilenet_v2_imagenet.onnx", {"input": (1, 3, 224, 224)})
-    return legalised(module, [random_inputs(module, 0)])[1]
+def mobilenet_v2(models: Path, folder: Path) -> Module:
+    return load(models / "mobilenet_v2_imagenet.onnx", {"input": (1, 3, 224, 224)})
 
 
-def cycles(legal: Module, cores: int, schedule: str = "schedule", **options: str) -> int:
-    model = emitted(placed(legal, schedule, cores=cores, **options), cores)
-    return sum(simulate(f.programs, load_board("m2")).total_cycles for f in model.device_functions)
+def resnet_50(models: Path, folder: Path) -> Module:
+    """The light topology with random weights, batch 4."""
+    path = save_light_model("resnet50", folder)
+    return load_batch(lambda shapes: load(path, shapes), 4)[0]
 
 
-CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
-    "four cores over one": ({"cores": 1}, {"cores": 4}, 2.0),
-    "double buffering over single": ({"cores": 4, "schedule": "schedule{buffers=1}"}, {"cores": 4}, 1.1),
-    "fusion over one op a kernel": (
-        {"cores": 4, "fuse": "fuse-layers{elementwise=false}", "chain": ""},
-        {"cores": 4},
-        1.5,
-    ),
-    "chains of kernels over single ones": ({"cores": 4, "chain": ""}, {"cores": 4}, 1.0),
+NETWORKS = {"MobileNetV2, batch 1": mobilenet_v2, "ResNet-50, batch 4": resnet_50}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network_of(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A name and the legalised module. Calibrated on noise: ranges change no cycle."""
+    module = NETWORKS[request.param](models, tmp_path_factory.mktemp("light"))
+    return request.param, legalised(module, [random_inputs(module, 0)])[1]
+
+
+def profiled(legal: Module, cores: int = 4, schedule: str = "schedule", **options: str) -> Profile:
+    return profile(emitted(placed(legal, schedule, cores=cores, **options), cores), load_board("m2"))
+
+
+CHOICES: dict[str, tuple[dict[str, Any], float]] = {
+    "four cores over one": ({"cores": 1}, 2.5),
+    "double buffering over single": ({"schedule": "schedule{buffers=1}"}, 1.1),
+    "fusion over one op a kernel": ({"fuse": "fuse-layers{elementwise=false}", "chain": ""}, 1.5),
+    "chains of kernels over single ones": ({"chain": ""}, 1.1),
+    "keeping on chip over storing": ({"keep": ""}, 1.05),
 }
-"""What is compared: without, with, and the least speed-up that is expected."""
+"""What the default is compared with, and the least speed-up that is expected."""
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_what_a_choice_is_worth_on_mobilenet_v2(benchmark: Any, mobilenet: Module, name: str) -> None:
-    without, with_it, least = CHOICES[name]
-    slow, fast = cycles(mobilenet, **without), benchmark.pedantic(lambda: cycles(mobilenet, **with_it), rounds=1)
-    benchmark.extra_info.update(cycles_without=slow, cycles_with=fast, ratio=round(slow / fast, 3))
-    print(f"\n{name}: {slow} -> {fast} cycles, {slow / fast:.2f} times as fast")
-    assert slow / fast >= least
+def test_what_choices_are_worth(benchmark: Any, network_of: tuple[str, Module]) -> None:
+    name, legal = network_of
+    best = benchmark.pedantic(lambda: profiled(legal), rounds=1)
+    traffic = best.traffic()
+    moved = traffic["ddr_read"] + traffic["ddr_write"]
+    found = {what: profiled(legal, **without).cycles / best.cycles for what, (without, _) in CHOICES.items()}
+    benchmark.extra_info.update(
+        cycles=best.cycles, utilisation=round(best.utilisation, 4), macs_repeated=round(best.repeated, 4),
+        ddr_bytes=moved, ddr_lower_bound=best.ddr_lower_bound, **{k: round(v, 3) for k, v in found.items()},
+    )  # fmt: skip
+    print(f"\n{name}: {best.cycles} cycles, {1e3 * best.seconds:.2f} ms, {best.utilisation:.1%} of the matrix units")
+    print(f"ddr {moved / 1e6:.2f} MB, {moved / best.ddr_lower_bound:.2f} times inputs, weights and outputs once")
+    for what, ratio in found.items():
+        print(f"{what}: {ratio:.2f} times as fast")
+        assert ratio >= CHOICES[what][1]
 
 
 # -- time to compile -------------------------------------------------------------------------------------------------
@@ -81,14 +100,15 @@ def compile_timed(module: Module, scheme: Any) -> dict[str, float]:
     return {**found, "emit": total - sum(found.values()), "all": total}
 
 
-@pytest.mark.parametrize("file", ["mobilenet_v2_imagenet.onnx", "squeezenet_imagenet.onnx"])
-def test_seconds_per_pass(benchmark: Any, models: Path, file: str) -> None:
-    shapes = {"input": (1, 3, 224, 224)} if file.startswith("mobilenet") else {}
-    module = driver.prepare(load(models / file, shapes), crash_directory=None)
+@pytest.mark.parametrize("name", ["mobilenet_v2_imagenet", "squeezenet_imagenet", "resnet50", "densenet121"])
+def test_seconds_per_pass(benchmark: Any, models: Path, tmp_path: Path, name: str) -> None:
+    path = models / f"{name}.onnx" if "imagenet" in name else save_light_model(name, tmp_path)
+    shapes = {"input": (1, 3, 224, 224)} if name.startswith("mobilenet") else {}
+    module = driver.prepare(load(path, shapes), crash_directory=None)
     scheme = driver.calibrate(module, [random_inputs(module, 0)], "minmax")
     seconds = benchmark.pedantic(lambda: compile_timed(module, scheme), rounds=1)
     benchmark.extra_info.update({name: round(s, 3) for name, s in seconds.items()})
-    print(f"\n{file}: " + ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items()))
+    print(f"\n{name}: " + ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items()))
     assert seconds["all"] < 60
 
 
@@ -122,6 +142,6 @@ def test_compile_time_grows_no_faster_than_the_graph(benchmark: Any) -> None:
     )
     print("\nseconds: " + ", ".join(f"{n} ops {seconds[n]['all']:.2f}" for n in SIZES))
     print("exponents: " + ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items()))
-    assert slopes["all"] <= 1.3
+    assert slopes["all"] <= 1.2
     slow = {name: slope for name, slope in slopes.items() if seconds[SIZES[-1]][name] > 1.0 and slope > 1.4}
     assert not slow

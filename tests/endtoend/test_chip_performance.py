@@ -1,4 +1,4 @@
-"""How busy the modelled chip is kept: ResNet-50 (light topology, random weights) of batch 4 and MobileNetV2 on board m2.
+"""How busy ResNet-50 (light topology, random weights, batch 4) and MobileNetV2 keep the modelled chip of board m2.
 
 Floors a little below what is reached; the figures themselves are printed by the benchmarks.
 """

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compiler import driver
+from compiler.batch import load_batch, replicated
 from compiler.errors import CompilerError
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
@@ -161,6 +162,37 @@ def test_the_board_changes_no_byte(board: str, models: Path, data: Path) -> None
     file = driver.compile_model(module, scheme=scheme, board=board, crash_directory=None)
     assert file.board == board
     assert_same_bytes(run_simulator(file, model.inputs(data)), expected(models, data, model), board)
+
+
+def legal_batch(models: Path, data: Path, model: CoreModel, batch: int) -> tuple[Module, Arrays]:
+    """The legalised module of a real model for a batch (imported with it, or copied), and images that differ."""
+    module, copies = load_batch(lambda shapes: load(models / model.file, model.shapes | dict(shapes)), batch)
+    sample = model.inputs(data)
+    inputs = [np.concatenate([np.roll(x, 5 * k, axis=-1) for k in range(batch)]) for x in sample]
+    prepared = driver.prepare(module, crash_directory=None)
+    scheme = driver.calibrate(prepared, [sample if copies > 1 else inputs], "minmax")
+    text = replicated("quantize,convert-layout,partition,legalize", copies)
+    target = load_target("mlu220")
+    return run_pipeline(prepared, text, target=target, options={"scheme": scheme}, crash_directory=None), inputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", CORE_MODELS, ids=name_of)
+def test_a_batch_of_a_model_has_one_meaning_on_any_cores(model: CoreModel, models: Path, data: Path) -> None:
+    if model.file.startswith("silero"):
+        pytest.skip("its state is not a batch of samples")
+    legal, inputs = legal_batch(models, data, model, 4)
+    wanted = Interpreter(legal).run(inputs)
+    for cores in (1, 2, 4):
+        module = placed(legal, cores=cores)
+        assert_same_bytes(run_simulator(emitted(module, cores), inputs, 2), wanted, f"{cores} cores, batch 4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("model", [m for m in CORE_MODELS if m not in SMALL + LARGE], ids=name_of)
+def test_a_model_has_one_meaning_on_fewer_cores(model: CoreModel, cores: int, models: Path, data: Path) -> None:
+    assert_compiled_agrees(models, data, model, cores, TILINGS[0], oracle=False, threads=(2,))
 
 
 @pytest.mark.slow
