@@ -158,12 +158,18 @@ class Importer:
 
 
 def _merged(a: state.Plan, b: state.Plan) -> state.Plan:
-    """What two evaluations found, the later one's findings winning."""
-    tensors = {**a.tensors, **b.tensors}
-    settled = {k: v for k, v in {**a.settled, **b.settled}.items() if k not in tensors}
-    candidates = {k: a.candidates.get(k) or b.candidates[k] for k in tensors}
-    candidates = {k: [c for c in v if c.shape == tensors[k].shape] or b.candidates[k] for k, v in candidates.items()}
-    return state.Plan(tensors, settled, candidates, (a.exact | b.exact) - b.tensors.keys() | (a.exact & b.exact))
+    """What two evaluations found; of what both found, the later one's types and values, and the first one's candidates
+    that still fit.
+    """
+    merged = state.Plan({**a.tensors, **b.tensors})
+    merged.settled = {k: v for k, v in {**a.settled, **b.settled}.items() if k not in merged.tensors}
+    for name, type in merged.tensors.items():
+        source = a if name in a.candidates else b
+        fitting = [c for c in source.candidates[name] if c.shape == type.shape]
+        merged.candidates[name] = fitting or [np.zeros(type.static_shape, type.dtype.numpy)]
+        if name in source.exact and fitting and fitting[0] is source.candidates[name][0]:
+            merged.exact.add(name)
+    return merged
 
 
 def _recorded_inputs(archive: Archive) -> Sequence[Any]:

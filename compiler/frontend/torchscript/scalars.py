@@ -188,6 +188,3 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "aten::popitem": lambda d: d.popitem(),
 }  # fmt: skip
 """Operators on a list, dictionary, tuple or text as first argument."""
-
-TENSOR_LISTS = ("aten::index", "aten::sum", "aten::any", "aten::all", "aten::split", "aten::copy")
-"""Names that mean something else where the first argument is a tensor; nothing to do with lists then."""
