@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler.errors import CompilerError, Diagnostic
+from compiler.evaluate.control import CONTROL
 from compiler.frontend.load import load
 from compiler.ir.core import Module, Op
 
@@ -31,6 +32,11 @@ STATUSES = {
 """Fates of nodes, in the order of the summary."""
 
 BAD = ("unsupported", "malformed")
+
+STRUCTURE = ("graph.call", "graph.kernel", "graph.return", "graph.yield")
+"""Ops that stand for no node."""
+
+INSIDE = "belongs to a branch or loop that the network's data decide"
 
 
 class AnswersForOps(Protocol):
@@ -165,19 +171,22 @@ def _lint_node(record: NodeRecord, ops: Mapping[str, Sequence[Op]]) -> LintNode:
 def _ask_target(
     nodes: Sequence[LintNode], ops: Mapping[str, Sequence[Op]], target: AnswersForOps | None
 ) -> list[LintNode]:
-    """Nodes the target declines become host nodes, with its first reason."""
+    """Nodes the target declines become host nodes, with its first reason; so do those inside a branch or loop of the
+    host."""
     if target is None:
         return list(nodes)
+    deciding = [op for found in ops.values() for op in found if op.op_name in CONTROL]
+    inside = {id(o) for op in deciding for region in op.regions for o in region.block}
     asked = []
     for node in nodes:
-        reasons = [r for op in ops.get(node.name, ()) if (r := target.supports(op))]
+        reasons = [r for op in ops.get(node.name, ()) if (r := INSIDE if id(op) in inside else target.supports(op))]
         declined = bool(reasons) and node.status == "converted"
         asked.append(replace(node, status="host", reason=reasons[0]) if declined else node)
     return asked
 
 
 def _real_ops(module: Module) -> list[Op]:
-    return [op for op in module.ops() if not op.op_name.startswith("graph.")]
+    return [op for op in module.ops() if op.op_name not in STRUCTURE]
 
 
 def _by_node(module: Module) -> dict[str, list[Op]]:

@@ -19,7 +19,7 @@ from compiler.ir.types import DType
 from passes.quantization.layers import integer_layers, module_hash, shortcuts, values_of, without_range
 from passes.quantization.observers import METHODS, HistogramObserver, RangeObserver
 from passes.quantization.scheme import F16_MAX, HEADROOM, RESIDUALS, WEIGHT_ROUNDINGS, WEIGHTS, Scheme, TensorScheme
-from passes.quantization.trials import CANDIDATES, Sample, Trials
+from passes.quantization.trials import CANDIDATES, Sample, Trials, judged
 from passes.quantization.widen import widened
 
 Batch = np.ndarray | Mapping[str, np.ndarray] | tuple[np.ndarray, ...] | list[np.ndarray]
@@ -56,6 +56,7 @@ def calibrate(
     """
     _check_options(method, bits, weights, weight_rounding, residuals)
     auto, method = method == "auto" and bits == 8, AUTO if method == "auto" else method
+    calibrated, module = module, judged(module)
     wanted = _wanted(module, residuals)
     observers = _observers(module, "minmax" if bits == 16 else method, wanted)
     watched = _Watched(module, observers, KEPT if auto else 0, progress)
@@ -74,7 +75,7 @@ def calibrate(
 
     _check_ranges(observers, wanted)
     found = _decided(Trials(module, watched.kept), scheme) if auto and wanted else scheme(method)
-    return dataclasses.replace(found, module=module_hash(module))
+    return dataclasses.replace(found, module=module_hash(calibrated))
 
 
 def _decided(trials: Trials, scheme: Callable[[str], Scheme]) -> Scheme:

@@ -8,12 +8,13 @@ its differences relative to that of its own deviations; a high power is led by t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from compiler.evaluate.interpreter import Interpreter
-from compiler.ir.core import Module
+from compiler.ir.core import Constant, Module, Value
+from compiler.ops.graph import Return
 from compiler.pass_context import PassContext
 from passes.quantization.integers import Memo
 from passes.quantization.quantize import Quantize
@@ -34,8 +35,36 @@ RARE, ALL = 8, 2
 """Powers: led by rare large differences, as decisions are; counting all, as the quality of an image does."""
 
 MAYBE, CLEARLY = 0.8, 0.5
-"""Part of another candidate's error that one may have at most to be tried on all samples, and to win: with few samples
-the error of any scheme is uncertain by about a third."""
+"""Part of another candidate's error that one may have at most for all to be tried on all samples, and to win: with few
+samples the error of any scheme is uncertain by about a third."""
+
+
+def judged(module: Module) -> Module:
+    """The module, with other outputs where it has some of open shape, as what a detector selects: instead of those the
+    numbers they are chosen from, which can be compared one by one."""
+    if all(v.type.is_static for v in module.main.outputs):
+        return module
+    copy = module.clone()
+    found = dict.fromkeys(v for output in copy.main.outputs for v in _of_known_shape(output))
+    copy.main.attributes.pop("outputs", None)
+    last = copy.main.body.terminator
+    copy.main.body.append(Return(*(found or copy.main.arguments)))
+    last.erase()
+    return copy
+
+
+def _of_known_shape(value: Value) -> Iterator[Value]:
+    """The value, or where its shape is open the reals of known shape that it is made of."""
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop(0)
+        if value in seen or isinstance(value, Constant):
+            continue
+        seen.add(value)
+        if value.type.is_static and (value.type.dtype.is_float or len(seen) == 1):
+            yield value
+        elif value.producer is not None:
+            waiting += value.producer.inputs
 
 
 class Trials:
@@ -66,11 +95,11 @@ class Trials:
         """The name of the scheme to take, and the errors of all. Each must be clearly better than those before it."""
         first, *others = schemes
         errors = {name: self.error(scheme, count=FIRST) for name, scheme in schemes.items()}
-        hopeful = [name for name in others if errors[name] <= MAYBE * errors[first]]
+        hopeful = min((errors[name] for name in others), default=math.inf) <= MAYBE * errors[first]
         if hopeful and len(self.samples) > FIRST:
-            errors |= {name: self.error(schemes[name]) for name in (first, *hopeful)}
+            errors = {name: self.error(scheme) for name, scheme in schemes.items()}
         taken = first
-        for name in hopeful:
+        for name in others if hopeful else ():
             if errors[name] < CLEARLY * errors[taken]:
                 taken = name
         return taken, errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from compiler import driver
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from runtime.session import Session
+from tests.command import Command
 from tests.journeys import Journey, assert_one_meaning, journey
 from tests.onnx_models import Graph, detector, places, refined, regions_of_interest, save, shapes_from_data
 
@@ -188,3 +190,24 @@ def test_a_network_that_takes_and_gives_channels_last(tmp_path: Path) -> None:
     (found,) = assert_one_meaning(made, samples[0])
     (wanted,) = reference(tmp_path / "model.onnx", samples[0])
     assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
+
+
+# -- what the command line does with them ------------------------------------------------------------------------------
+@pytest.mark.parametrize(("made", "side"), [(detector, 32), (refined, 8)])
+def test_the_verbs_take_models_whose_outputs_have_open_shapes(
+    made: Callable[[], onnx.ModelProto], side: int, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    command = Command(capsys)
+    save(made(), tmp_path, "m.onnx")
+    np.savez("data.npz", image=np.concatenate([sample for (sample,) in images(6, 1, 3, side, side)]))
+    np.savez("one.npz", image=images(1, 1, 3, side, side)[0][0])
+    for words in (
+        "compile m.onnx -o m.cambricon --calibrate data.npz", "run m.cambricon --inputs one.npz --against m.onnx",
+        "compare m.onnx m.cambricon --data data.npz", "inspect m.cambricon", "profile m.cambricon", "lint m.onnx",
+        "disasm m.cambricon -o m.mluasm", "asm m.mluasm -o again.cambricon",
+    ):  # fmt: skip
+        found = command(*words.split())
+        assert found.code == 0, (words, found.err)
+    assert Path("again.cambricon").read_bytes() == Path("m.cambricon").read_bytes()
