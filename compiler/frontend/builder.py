@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.evaluate.registry import evaluate_op, foldable
+from compiler.evaluate.folding import can_fold, fold_op
 from compiler.ir.core import Constant, Function, Module, Op, Value
 from compiler.ir.location import UNKNOWN, Location
 
@@ -68,10 +68,10 @@ class Builder:
     ) -> list[Value] | None:
         op = op_class(*operands, **attributes)
         try:
-            if not foldable(op) or _grows(op) or any(r.type.quant is not None for r in op.results):
-                return None
             arrays = [v.data if isinstance(v, Constant) else None for v in operands]
-            results = evaluate_op(op, arrays)
+            if not can_fold(op, arrays) or _grows(op) or any(r.type.quant is not None for r in op.results):
+                return None
+            results = fold_op(op, arrays)
         finally:
             op.set_operands([])
         constants = [self.constant(np.asarray(r)) for r in results]
