@@ -9,6 +9,7 @@ import pytest
 
 from compiler.errors import CompilerError
 from runtime import Session
+from runtime.session import _copy
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, HostFunction, IORecord, OfflineModel, Step
 from tests.isa_strategies import random_function, random_inputs
@@ -270,3 +271,12 @@ def test_importing_the_package_loads_no_numba() -> None:
 
     code = "import sys, runtime; from runtime import session; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 9])
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (0, 1, 2, 3), (3, 1, 0, 2)])
+def test_arrays_are_copied_whole_however_many_channels_they_have(channels: int, order: tuple[int, ...]) -> None:
+    source = np.arange(2 * channels * 5 * 3, dtype=np.float32).reshape(2, channels, 5, 3).transpose(order)
+    target = np.zeros(source.shape, np.float32)
+    _copy(target, source)
+    assert (target == source).all()
