@@ -166,17 +166,23 @@ class FunctionEmitter:
                         self.views[result] = _placed(result, place)
         for op in ops:
             if isinstance(op, StorageCast):
-                self.views[op.results[0]] = self.views[op.x]
+                self.views[op.results[0]] = self._base(op.x)
             elif isinstance(op, Reshape):
-                base = self.views[op.x]
+                base = self._base(op.x)
                 if not base.is_dense:
                     raise ValueError(f"{op.name!r} reshapes a strided view")
                 self.views[op.results[0]] = _dense(op.results[0], base.space, base.address)
             elif isinstance(op, Slice):
-                base = self.views[op.x]
+                base = self._base(op.x)
                 part = base.sub(op.starts, op.sizes)
                 strides = tuple(s * step for s, step in zip(part.strides, op.steps, strict=True))
                 self.views[op.results[0]] = View(part.space, part.address, part.shape, strides, part.dtype)
+
+    def _base(self, value: Value) -> View:
+        """Where a value that a view is taken of lies: a constant in its own segment."""
+        if isinstance(value, Constant):
+            return _dense(value, isa.CONSTANTS, self.pool.array(value))
+        return self.views[value]
 
     def _place_parts(self, op: Concat) -> None:
         for index, part in enumerate(op.xs):

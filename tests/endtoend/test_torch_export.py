@@ -85,6 +85,26 @@ def test_a_detector_with_decode_and_suppression_of_fixed_shapes(tmp_path: Path) 
         assert nearest < 0.5, "the best box is found, wherever it stands"
 
 
+class Computed(torch.nn.Module):
+    """Weights by functions that are not folded at import."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = torch.nn.Parameter(torch.randn(8, 4, 2)), torch.nn.Parameter(torch.rand(8, 1, 1) + 0.5)
+
+    def forward(self, x: Any) -> Any:
+        length = torch.asinh(self.v).square().sum((1, 2), keepdim=True).sqrt()
+        return torch.relu(torch.nn.functional.conv1d(x, self.v * (self.g / length)))
+
+
+def test_weights_that_are_computed_when_the_model_runs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Computed().eval()
+    made, samples = compiled(network, (torch.randn(1, 4, 20),), tmp_path)
+    for sample in samples[:2]:
+        assert_alike(results(made, sample), reference(network, sample))
+
+
 class Suppressing(Detector):
     """As torchvision's detectors end: as many boxes as are found."""
 
