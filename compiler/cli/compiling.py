@@ -81,7 +81,8 @@ def _check_passes(text: str) -> None:
 
 
 class Compiling:
-    """MODEL on its way to offline models. It is calibrated once, with batch 1 where it is made for it.
+    """MODEL on its way to offline models. It is calibrated once, with batch 1 where it is made for it. An IR file of a
+    quantised module goes on from there.
 
     `pretend`: make up the ranges where there is neither data nor scheme, which gives figures but no results.
     """
@@ -110,12 +111,41 @@ class Compiling:
             module = self._module
             self._note_preprocessing(module)
             return driver.compile_model(module, pipeline=args.pipeline, scheme=self.scheme(module), **options)
+        if self.is_quantised():
+            return driver.compile_model(self._module, pipeline=self._rest(batch), **options)
         module, copies = self._prepared(batch)
         pixels = args.input_type == "uint8"
         pipeline = driver.pipeline_text(args.float, args.keep_float, args.i16, pixels)
         return driver.compile_model(
             module, scheme=self.scheme(module), pipeline=replicated(pipeline, copies), **options
         )
+
+    def is_quantised(self) -> bool:
+        """Whether MODEL is an IR file of a quantised module, which needs no ranges any more. Raises CompilerError E102
+        for one that is further on, and for arguments that come too late."""
+        if self.args.model.suffix != ".mlu":
+            return False
+        module, where = self._module, str(self.args.model)
+        if len(module.functions) > 1:
+            help = "say which passes remain: --pipeline 'legalize,fuse-layers,…'"
+            raise error("E102", "is split between chip and host already", where=where, help=help)
+        if all(r.type.quant is None for op in module.ops() for r in op.results):
+            return False
+        early = ("calibrate", "scheme", "passes", "keep_float", "i16")
+        given = ["--" + name.replace("_", "-") for name in early if getattr(self.args, name)]
+        if given:
+            raise error("E102", f"is quantised already, {', '.join(given)} would come before that", where=where)
+        return True
+
+    def _rest(self, batch: int) -> str:
+        """The pipeline from a quantised module on."""
+        from compiler import driver
+        from compiler.batch import replicated
+        from compiler.pass_manager import parse_pipeline, print_pipeline
+
+        passes = parse_pipeline(driver.pipeline_text(self.args.float))
+        place = [p.name for p in passes].index("quantize") + 1
+        return replicated(print_pipeline(passes[place:]), batch)
 
     def scheme(self, module: Any) -> Any:
         """The scheme asked for, calibrated when it is needed first."""

@@ -111,10 +111,11 @@ def _profile(args: argparse.Namespace) -> Any:
 
 
 def _compiling(args: argparse.Namespace) -> Compiling:
-    if not args.calibrate and args.scheme is None and args.pipeline is None:
+    compiling = Compiling(args, pretend=True)
+    if not args.calibrate and args.scheme is None and args.pipeline is None and not compiling.is_quantised():
         message = "no --calibrate and no --scheme: ranges are made up, which a few conversions may depend on"
         arguments.tell([Diagnostic(code="E118", severity="note", message=message, where=str(args.model))])
-    return Compiling(args, pretend=True)
+    return compiling
 
 
 def _sweep(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from compiler.cli.sweep import axis
 from compiler.report import charts
 from compiler.report.charts import Part
 from runtime.profile import profile
+from runtime.session import Session
 from targets.mlu220.container import OfflineModel
 from targets.mlu220.hardware import load_board
 from tests.command import Command, write_model
@@ -63,7 +64,7 @@ def segmented(path: Path) -> Path:
         value = name
         if k < 2:
             value = f"s{k}"
-            nodes.append(helper.make_node("Sin", [name], [value], name=f"sine{k}"))
+            nodes.append(helper.make_node("Tan", [name], [value], name=f"sine{k}"))
     return write_model(path, nodes, {k: v.astype(np.float32) for k, v in weights.items()}, (1, 3, 16, 16))
 
 
@@ -87,7 +88,7 @@ def test_a_model_of_three_subnets_profiles_as_one(command: Command, three: Path)
     assert "steps        subnet0 > host0 > subnet1 > host1 > subnet2" in result.out
     for k in (0, 1):
         assert f"on the host  host{k} (not timed)" in result.out
-    assert result.out.count("math.sin (1): no instruction for math.sin") == 2
+    assert result.out.count("math.tan (1): no instruction for math.tan") == 2
     assert "8.19 kB from the board, 8.19 kB back: 0.0" in result.out
 
 
@@ -107,14 +108,14 @@ def test_totals_of_several_subnets_are_the_sums_of_their_own(three: Path) -> Non
 def test_compile_and_inspect_tell_why_a_segment_is_on_the_host(command: Command, three: Path) -> None:
     compiled = command("compile", three.with_name("three.onnx"), "-o", "m.cambricon", "--calibrate",
                        three.with_name("x.npz"))  # fmt: skip
-    assert "host1: on the host" in compiled.out and "no instruction for math.sin" in compiled.out
-    assert "host0, on host, math.sin (1): no instruction for math.sin" in command("inspect", three).out
+    assert "host1: on the host" in compiled.out and "no instruction for math.tan" in compiled.out
+    assert "host0, on host, math.tan (1): no instruction for math.tan" in command("inspect", three).out
 
 
 def test_segments_stand_in_the_page_too(command: Command, three: Path) -> None:
     assert command("profile", three, "--html", "r.html").code == 0
     page = Page(Path("r.html"))
-    assert ["host0", "1", "8.19 kB", "8.19 kB", "0.010 ms", "math.sin (1): no instruction for math.sin"] in [
+    assert ["host0", "1", "8.19 kB", "8.19 kB", "0.010 ms", "math.tan (1): no instruction for math.tan"] in [
         [*row[:4], "0.010 ms", row[-1]] for row in page.rows if row[0] == "host0"
     ]
 
@@ -208,6 +209,30 @@ def test_what_no_sweep_can_be_over_is_a_usage_error(command: Command, model_file
 
 def test_values_of_an_axis_are_taken_once() -> None:
     assert axis("batch=1,4,1") == ("batch", (1, 4))
+
+
+def test_an_ir_file_of_a_quantised_module_goes_on_from_there(command: Command, offline: Path) -> None:
+    model, scheme = offline.with_name("small.onnx"), offline.with_name("q.toml")
+    assert command("opt", model, "-p", "prepare,quantize", "--scheme", scheme, "-o", "q.mlu").code == 0
+    result = command("profile", "q.mlu", "--sweep", "cores=1,4", "--sweep", "batch=1,2", "--json")
+    assert result.code == 0 and "ranges are made up" not in result.err
+    rows = json.loads(result.out)["rows"]
+    assert [(r["batch"], r["cores"]) for r in rows] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert rows[2]["macs"] >= 2 * rows[0]["macs"] > 0
+    assert command("compile", "q.mlu", "-o", "q.cambricon").code == 0
+    images = np.load(offline.with_name("images.npz"))["image"][:1]
+    again = Session("q.cambricon").run(images)
+    assert np.array_equal(again, Session(offline).run(images))
+    assert "--scheme would come before that" in command("compile", "q.mlu", "-o", "x.cambricon", "--scheme", scheme).err
+
+
+def test_an_ir_file_further_on_says_how_to_resume_it(command: Command, offline: Path) -> None:
+    model, scheme = offline.with_name("small.onnx"), offline.with_name("q.toml")
+    text = "prepare,quantize,convert-layout,partition"
+    assert command("opt", model, "-p", text, "--scheme", scheme, "-o", "p.mlu").code == 0
+    result = command("profile", "p.mlu", "--sweep", "cores=1,2")
+    assert result.code == 1
+    assert "is split between chip and host already" in result.err and "--pipeline" in result.err
 
 
 # -- how a file was made ---------------------------------------------------------------------------------------------
