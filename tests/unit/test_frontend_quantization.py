@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from .onnx_graphs import agree, model, node, op_names, random
 
@@ -94,3 +94,19 @@ def test_integer_matmul(tmp_path: Path) -> None:
         constants={"b": np.arange(8, dtype=np.int8).reshape(4, 2), "za": np.array(7, np.uint8)},
     )  # fmt: skip
     agree(proto, [np.arange(12, dtype=np.uint8).reshape(3, 4)], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["INT4", "UINT4"])
+@pytest.mark.parametrize("rows", [4, 256])
+def test_weights_of_four_bits_are_unpacked(kind: str, rows: int, tmp_path: Path) -> None:
+    """Small ones are in the message, large ones are read from their place in the file."""
+    low = -8 if kind == "INT4" else 0
+    numbers = np.random.default_rng(0).integers(low, low + 16, (rows, 64))
+    weights = helper.make_tensor("w", getattr(TensorProto, kind), (rows, 64), numbers.reshape(-1))
+    raw = numpy_helper.from_array(numpy_helper.to_array(weights), "w")
+    dequantize = node("DequantizeLinear", ["w", "s"], ["wf"], axis=0, block_size=2)
+    scales = np.random.default_rng(1).uniform(0.1, 1, (rows // 2, 64)).astype(np.float32)
+    proto = model([dequantize, node("MatMul", ["x", "wf"], ["y"])], {"x": (1, rows)}, constants={"s": scales}, opset=21)
+    proto.ir_version = 10
+    proto.graph.initializer.append(raw)
+    agree(proto, [random(1, rows)], tmp_path, tolerance=1e-2)

@@ -30,6 +30,13 @@ _DTYPES: dict[int, DType] = {
 }  # fmt: skip
 
 
+PACKED: dict[int, tuple[DType, int]] = {
+    onnx.TensorProto.INT4: (DType.I8, 4), onnx.TensorProto.UINT4: (DType.U8, 4),
+    onnx.TensorProto.INT2: (DType.I8, 2), onnx.TensorProto.UINT2: (DType.U8, 2),
+}  # fmt: skip
+"""Integers of which several share a byte: weights of them are unpacked; what computes with them is not supported."""
+
+
 def dtype_of(code: int) -> DType | None:
     """The element type an ONNX type code stands for; None for strings, complex numbers and sub-byte types."""
     return _DTYPES.get(code)
@@ -141,6 +148,8 @@ def read_tensor(tensor: onnx.TensorProto, model: Path, where: str) -> np.ndarray
     """A tensor's elements as an array, half precision widened to f32. Raises CompilerError on damaged or absent data.
     """
     name = tensor.name or "(unnamed)"
+    if tensor.data_type in PACKED:
+        return _unpacked(tensor, model, name, where)
     dtype = dtype_of(tensor.data_type)
     if dtype is None:
         raise error(
@@ -154,6 +163,23 @@ def read_tensor(tensor: onnx.TensorProto, model: Path, where: str) -> np.ndarray
     if array.shape != tuple(tensor.dims):
         raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
     return array.astype(np.float32) if dtype in (DType.F16, DType.BF16) else array
+
+
+def _unpacked(tensor: onnx.TensorProto, model: Path, name: str, where: str) -> np.ndarray:
+    """Integers of 2 or 4 bits, one a byte."""
+    dtype, bits = PACKED[tensor.data_type]
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        size = -(-math.prod(tensor.dims) * bits // 8)
+        packed = onnx.TensorProto(name=tensor.name, dims=[size], external_data=tensor.external_data)
+        data = read_external(packed, np.dtype(np.uint8), model, where).tobytes()
+        tensor = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as fault:
+        raise _damaged(name, str(fault), where) from None
+    if array.shape != tuple(tensor.dims):
+        raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
+    return array.astype(dtype.numpy)
 
 
 def _stored(tensor: onnx.TensorProto, dtype: DType, name: str, where: str) -> np.ndarray:
