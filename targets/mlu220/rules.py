@@ -14,7 +14,7 @@ import numpy as np
 
 from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
-from targets.mlu220 import rules_move  # noqa: F401 - rows of the table
+from targets.mlu220 import rules_move, rules_round  # noqa: F401 - rows of the table
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.rule_table import CONDITIONS, INDEX_OPERANDS, LEGALIZERS, OTHER_TYPES, rule
 from targets.mlu220.rules_elementwise import through_float

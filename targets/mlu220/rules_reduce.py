@@ -203,14 +203,27 @@ def _row_condition(op: Any) -> str | None:
     return None if length <= ROW else f"a row of {length} elements does not fit NRAM"
 
 
-@rule("nn.softmax", "nn.log_softmax", condition=_row_condition)
+def _along_rows(lowering: Lowering, x: Value, function: str) -> Value:
+    """Rows reduced to one number, at once where they fit NRAM."""
+    if x.type.static_shape[-1] <= ROW:
+        return lowering.make("mlu.reduce", x, function=function)
+    return reduced(lowering, x, (x.type.rank - 1,), function)
+
+
+def _long_row_condition(op: Any) -> str | None:
+    """Rows that do not fit are reduced in steps."""
+    reason = _row_condition(op)
+    return reason if reason is None or reduction_steps(op.x.type.static_shape[op.axis], 1) is None else None
+
+
+@rule("nn.softmax", "nn.log_softmax", condition=_long_row_condition)
 def softmax(lowering: Lowering, op: Any) -> Value:
     f: Any = Formula(lowering)
 
     def rows(x: Value) -> Value:
-        shifted = f.sub(x, lowering.make("mlu.reduce", x, function="max"))
+        shifted = f.sub(x, _along_rows(lowering, x, "max"))
         powers = f.exp(shifted)
-        total = lowering.make("mlu.reduce", powers, function="sum")
+        total = _along_rows(lowering, powers, "sum")
         if op.op_name == "nn.log_softmax":
             return f.sub(shifted, f.log(total))
         return f.mul(powers, f.reciprocal(total))
@@ -329,7 +342,9 @@ def _index_condition(op: Any) -> str | None:
     length = op.x.type.static_shape[op.axis]
     if op.x.type.quant is not None:
         return "operand is quantised"
-    return None if length <= min(ROW, LARGEST_INDEX) else f"a row of {length} elements does not fit NRAM"
+    if length > LARGEST_INDEX:
+        return f"indices up to {length} are too large"
+    return _long_row_condition(op)
 
 
 @also_takes(DType.I64, "reduce.argmax", "reduce.argmin")
@@ -348,8 +363,8 @@ def extreme_index(lowering: Lowering, op: Any) -> Value:
     if math.prod(shape[axis + 1 :]) > 1:
         x = lowering.make("mlu.transpose", x, perm=(*range(axis), *range(axis + 1, rank), axis))
     rows = lowering.reshaped(x, (x.type.elements // length, length))
-    distance = f.sub(rows, lowering.make("mlu.reduce", rows, function=function))
+    distance = f.sub(rows, _along_rows(lowering, rows, function))
     other = f.min(f.mul(f.mul(distance, away), abs(away)), 1.0)
     penalty = f.mul(other, float(-LARGEST_INDEX if op.select_last else LARGEST_INDEX))
-    index = lowering.make("mlu.reduce", f.add(penalty, places), function="max" if op.select_last else "min")
+    index = _along_rows(lowering, f.add(penalty, places), "max" if op.select_last else "min")
     return lowering.reshaped(index, op.result.type.static_shape)

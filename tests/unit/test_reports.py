@@ -64,7 +64,7 @@ def segmented(path: Path) -> Path:
         value = name
         if k < 2:
             value = f"s{k}"
-            nodes.append(helper.make_node("Tan", [name], [value], name=f"sine{k}"))
+            nodes.append(helper.make_node("Atan", [name], [value], name=f"sine{k}"))
     return write_model(path, nodes, {k: v.astype(np.float32) for k, v in weights.items()}, (1, 3, 16, 16))
 
 
@@ -88,7 +88,7 @@ def test_a_model_of_three_subnets_profiles_as_one(command: Command, three: Path)
     assert "steps        subnet0 > host0 > subnet1 > host1 > subnet2" in result.out
     for k in (0, 1):
         assert f"on the host  host{k} (not timed)" in result.out
-    assert result.out.count("math.tan (1): no instruction for math.tan") == 2
+    assert result.out.count("math.atan (1): no instruction for math.atan") == 2
     assert "8.19 kB from the board, 8.19 kB back: 0.0" in result.out
 
 
@@ -108,14 +108,14 @@ def test_totals_of_several_subnets_are_the_sums_of_their_own(three: Path) -> Non
 def test_compile_and_inspect_tell_why_a_segment_is_on_the_host(command: Command, three: Path) -> None:
     compiled = command("compile", three.with_name("three.onnx"), "-o", "m.cambricon", "--calibrate",
                        three.with_name("x.npz"))  # fmt: skip
-    assert "host1: on the host" in compiled.out and "no instruction for math.tan" in compiled.out
-    assert "host0, on host, math.tan (1): no instruction for math.tan" in command("inspect", three).out
+    assert "host1: on the host" in compiled.out and "no instruction for math.atan" in compiled.out
+    assert "host0, on host, math.atan (1): no instruction for math.atan" in command("inspect", three).out
 
 
 def test_segments_stand_in_the_page_too(command: Command, three: Path) -> None:
     assert command("profile", three, "--html", "r.html").code == 0
     page = Page(Path("r.html"))
-    assert ["host0", "1", "8.19 kB", "8.19 kB", "0.010 ms", "math.tan (1): no instruction for math.tan"] in [
+    assert ["host0", "1", "8.19 kB", "8.19 kB", "0.010 ms", "math.atan (1): no instruction for math.atan"] in [
         [*row[:4], "0.010 ms", row[-1]] for row in page.rows if row[0] == "host0"
     ]
 
