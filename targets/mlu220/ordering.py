@@ -184,8 +184,8 @@ WORDS = tuple(range(len(ARRAYS)))
 
 @function
 def note(found, kind, slot, time, start):
-    """The first fault of an access."""
-    if found[0] < 0:
+    """The first fault of an access; a race counts before bytes that nothing wrote."""
+    if found[0] < 0 or (found[0] == UNWRITTEN and kind != UNWRITTEN):
         found[0], found[1], found[2], found[3] = kind, slot, time, start
 
 
