@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compiler import pipelines
@@ -139,6 +139,7 @@ def test_defaults_are_left_out_of_printed_text():
 words = st.text(max_size=8)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.builds(
         Everything, count=st.integers(), max_ratio=st.floats(allow_nan=False), fast=st.booleans(), word=words,
@@ -439,7 +440,7 @@ def test_crash_writes_a_reproducer_of_the_ir_before_the_pass_and_the_rest(tmp_pa
     path = tmp_path / "crashes" / "crash-crash.mlu"
     assert caught.value.reproducer == str(path)
     assert str(caught.value) == (
-        f"pass 'crash' crashed: ZeroDivisionError: by zero (test_pass_manager.py, line 422)"
+        f"pass 'crash' crashed: ZeroDivisionError: by zero (test_pass_manager.py, line 423)"
         f"; replay it with: mluc debug replay {path}"
     )
     found = read_reproducer(path)
