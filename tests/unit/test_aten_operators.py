@@ -11,6 +11,8 @@ F = torch.nn.functional
 
 from tests.unit.aten_graphs import check  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 
 def t(*shape: int, low: float = -2.0, high: float = 2.0) -> Any:
     generator = torch.Generator().manual_seed(sum((i + 1) * d for i, d in enumerate(shape)) + 7)

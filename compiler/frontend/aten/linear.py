@@ -100,6 +100,20 @@ def bilinear(c: Call, input1: Any, input2: Any, weight: Any, bias: Any = None) -
     return weighted_sum(c, y, bias, 1, 1)
 
 
+@aten("aten::_trilinear")
+def trilinear(c: Call, i1: Any, i2: Any, i3: Any, expand1: Any, expand2: Any, expand3: Any, sumdim: Any,
+              unroll_dim: Any = 1) -> Any:  # fmt: skip
+    """The product of three tensors with axes inserted, summed over some."""
+    factors = []
+    for value, axes in ((i1, expand1), (i2, expand2), (i3, expand3)):
+        shape = list(c.shape(value))
+        for axis in axes:
+            shape.insert(axis, 1)
+        factors.append(c.reshape(value, shape))
+    y = c.emit(math.Mul, c.emit(math.Mul, factors[0], factors[1]), factors[2])
+    return c.emit(reduce.Sum, y, axes=tuple(sumdim), keepdims=False)
+
+
 @aten("aten::kron")
 def kron(c: Call, self: Any, other: Any) -> Any:
     """Every product of an element of the one with an element of the other, in blocks."""
