@@ -53,6 +53,23 @@ def test_a_model_keeps_its_score_on_all_data(
     assert result.lost <= scored.bound, f"{scores.HEADING}\n{result}"
 
 
+NOISE = 1.0
+"""Points by which two ways of rounding the same network differ on some hundred images."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scored", [s for s in SCORED if s.preprocess and s.figure == "top1"], ids=by_name)
+def test_a_classifier_that_takes_pixels_scores_alike(
+    scored: Scored, models: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    result = scores.measure(scored, models, data, input_type="uint8")
+    with capsys.disabled():
+        print("", result, sep="\n")
+    assert_on_chip(result)
+    assert result.lost <= scored.bound + NOISE, f"{scores.HEADING}\n{result}"
+
+
 def test_what_calibrates_is_not_scored(data: Path) -> None:
     """Digits, lines and speech come from one collection each: its end calibrates, the rest is scored."""
     score = scores.score_module(data)
