@@ -36,7 +36,11 @@ def to_onnx(module: Module) -> onnx.ModelProto:
     faults: list[Diagnostic] = []
     for argument in module.main.arguments:
         graph.names[argument] = graph.fresh(argument.name)
-    reserved = _reserve_outputs(graph, module)
+    names = [graph.fresh(name) for name in module.main.output_names]
+    reserved: dict[Value, str] = {}
+    for value, name in zip(module.main.outputs, names, strict=True):
+        if value.producer is not None:
+            reserved.setdefault(value, name)
     for op in module.main.body:
         if op.op_name == "graph.return":
             outputs = list(op.inputs)
@@ -47,7 +51,7 @@ def to_onnx(module: Module) -> onnx.ModelProto:
             faults.append(_fault(op, str(reason)))
     if faults:
         raise CompilerError(faults)
-    return _model(graph, module, outputs)
+    return _model(graph, module, outputs, names)
 
 
 def _check(module: Module) -> None:
@@ -73,15 +77,6 @@ def _fault(op: Op, reason: str, help: str = "") -> Diagnostic:
     return Diagnostic(code="E801", message=reason, op=op.op_name, where=str(op.location) or repr(op.name), help=help)
 
 
-def _reserve_outputs(graph: Graph, module: Module) -> dict[Value, str]:
-    """Names of outputs, for the values that can have them: results of ops, each once."""
-    reserved: dict[Value, str] = {}
-    for value, name in zip(module.main.outputs, module.main.output_names, strict=True):
-        if value.producer is not None and value not in reserved:
-            reserved[value] = graph.fresh(name)
-    return reserved
-
-
 def _write(graph: Graph, op: Op, reserved: dict[Value, str]) -> None:
     """The nodes of one op; its results get the names of the module's values."""
     made = ROWS[op.op_name](graph, op)
@@ -103,18 +98,17 @@ def _renamed(graph: Graph, name: str, wanted: str) -> str:
     return graph.node("Identity", name, outputs=[wanted])
 
 
-def _model(graph: Graph, module: Module, outputs: Sequence[Value]) -> onnx.ModelProto:
+def _model(graph: Graph, module: Module, outputs: Sequence[Value], names: Sequence[str]) -> onnx.ModelProto:
     from onnx import helper, numpy_helper
 
     main = module.main
     inputs = [_info(graph.names[a], a.type) for a in main.arguments]
-    results, seen = [], set()
-    for value, name in zip(outputs, main.output_names, strict=True):
+    results = []
+    for value, name in zip(outputs, names, strict=True):
         made = graph.raw(value)
-        if made in seen or value.producer is None:  # one value returned twice, an input or a constant returned
-            made = graph.node("Identity", made, outputs=[graph.fresh(name)])
-        seen.add(made)
-        results.append(_info(made, value.type))
+        if made != name:  # one value returned twice, an input or a constant returned
+            graph.node("Identity", made, outputs=[name])
+        results.append(_info(name, value.type))
     stored = [numpy_helper.from_array(np.asarray(a, order="C"), n) for n, a in graph.initializers.items()]
     made_graph = helper.make_graph(graph.nodes, str(module.attributes.get("source", "module")), inputs, results, stored)
     opset = helper.make_opsetid("", OPSET)

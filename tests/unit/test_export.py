@@ -94,7 +94,9 @@ func @main(%x: tensor<2xf32>) -> (tensor<2xf32>, tensor<2xf32>, tensor<2xf32>, t
   return %y, %y, %x, @c
 }"""
     module = parse_module(text)
-    found = run(to_onnx(module), [np.array([-1.0, 3.0], np.float32)])
+    made = to_onnx(module)
+    assert [o.name for o in made.graph.output] == ["a", "b", "in", "two"]
+    found = run(made, [np.array([-1.0, 3.0], np.float32)])
     assert [f.tolist() for f in found] == [[0.0, 3.0], [0.0, 3.0], [-1.0, 3.0], [1.0, 2.0]]
 
 
