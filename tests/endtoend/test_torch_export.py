@@ -15,9 +15,9 @@ from compiler import driver  # noqa: E402
 from compiler.evaluate.interpreter import Interpreter  # noqa: E402
 from compiler.frontend.load import load  # noqa: E402
 from runtime.session import Session  # noqa: E402
+from tests.exported_networks import Detector, networks  # noqa: E402
 from tests.journeys import Journey, assert_one_meaning, journey  # noqa: E402
 from tests.unit.aten_graphs import flat  # noqa: E402
-from tests.exported_networks import Detector, networks  # noqa: E402
 
 SAMPLES = 8
 

@@ -341,8 +341,8 @@ def _holds_blocked(x: Any) -> bool:
 
 
 def _needed(nodes: Sequence[Any], names: set[str]) -> list[Any]:
-    """The nodes, in order, that compute `names` or write in place, and all that these take. Checks of sizes and of values
-    compute nothing.
+    """The nodes, in order, that compute `names` or write in place, and all that these take. Checks of sizes and of
+    values compute nothing.
     """
     found = []
     for node in reversed(nodes):
