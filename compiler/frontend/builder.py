@@ -28,6 +28,8 @@ class Builder:
         self.module = module
         self.function = function
         self.location: Location = UNKNOWN
+        self.narrow: dict[Value, int] = {}
+        """Bits of integers that are narrower than their element type (ONNX's of 2 and 4 bits)."""
         self._prefix = ""
         self._names: set[str] = set()
         self._numbers: dict[str, int] = {}

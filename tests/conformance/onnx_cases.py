@@ -119,7 +119,7 @@ def _run(case: Any, inputs: list[Any], outputs: list[Any], folder: Path, seen: l
     found = Interpreter(module).run(free)
     assert len(found) == len(outputs), "number of outputs"
     for ours, theirs in zip(found, outputs, strict=True):
-        expected = _array(theirs)
+        expected = _held(_array(theirs))
         assert ours.shape == expected.shape, f"shape {ours.shape}, expected {expected.shape}"
         assert ours.dtype == expected.dtype, f"type {ours.dtype}, expected {expected.dtype}"
         halves = expected.dtype.name == "bfloat16"
@@ -130,6 +130,12 @@ def _run(case: Any, inputs: list[Any], outputs: list[Any], folder: Path, seen: l
 
 def _array(given: Any) -> np.ndarray:
     return numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.asarray(given)
+
+
+def _held(array: np.ndarray) -> np.ndarray:
+    """Integers of 2 and 4 bits as a module takes and gives them: one a byte."""
+    holder = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}.get(array.dtype.name)
+    return array if holder is None else array.astype(holder)
 
 
 def _bindings(arrays: Sequence[np.ndarray]) -> Iterator[list[int]]:
@@ -171,7 +177,7 @@ def _imported(
     path = folder / "case.onnx"
     path.write_bytes(copy.SerializeToString())
     free = [i for i in range(len(arrays)) if i not in bound]
-    return load(path, {names[i]: arrays[i].shape for i in free}), [arrays[i] for i in free]
+    return load(path, {names[i]: arrays[i].shape for i in free}), [_held(arrays[i]) for i in free]
 
 
 def _places(case: Any, module: Module, folder: Path) -> Iterator[str]:

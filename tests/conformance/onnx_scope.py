@@ -18,7 +18,7 @@ STRINGS = "strings"
 CONTAINERS = "sequences, optionals and maps"
 IMAGES = "image decoding"
 RANDOM = "random draws"
-SMALL = "2-bit, 4-bit and 8-bit float types"
+SMALL = "4-bit and 8-bit float types"
 
 OPERATORS = {
     "ImageDecoder": IMAGES, "RandomNormal": RANDOM, "RandomNormalLike": RANDOM, "RandomUniform": RANDOM,
@@ -33,7 +33,7 @@ OPERATORS = {
 }  # fmt: skip
 
 SMALL_TYPES = {
-    code for name, code in TensorProto.DataType.items() if re.fullmatch(r"U?INT[24]|FLOAT[48]\w*", name)
+    code for name, code in TensorProto.DataType.items() if re.fullmatch(r"FLOAT[48]\w*", name)
 }  # fmt: skip
 
 

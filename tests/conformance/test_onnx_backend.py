@@ -57,7 +57,7 @@ def test_cases_out_of_scope_are_so_for_what_they_hold() -> None:
         for reason, count in row["out"].items():
             counted[reason] = counted.get(reason, 0) + count
     assert set(counted) == {
-        "2-bit, 4-bit and 8-bit float types", "image decoding", "random draws", "sequences, optionals and maps",
+        "4-bit and 8-bit float types", "image decoding", "random draws", "sequences, optionals and maps",
         "strings", "the `_expanded` twin of another case", "training and losses",
     }  # fmt: skip
 

@@ -150,8 +150,10 @@ class Importer:
             self._scope.values[tensor.values.name] = BLOCKED
 
     def _add_arguments(self) -> None:
+        codes = {i.name: i.type.tensor_type.elem_type for i in self.model.graph.input}
         for name, type in self.inputs.types.items():
             value: Value = self.function.add_argument(type, name)
+            self._note_narrow(value, codes[name])
             inner = reader.widened(type.dtype)
             if inner is not type.dtype:
                 self.builder.begin_node(Location.of(name, self.file), name)
@@ -160,6 +162,7 @@ class Importer:
             self._scope.values[name] = value
         for name, array in self.inputs.bound.items():
             self._scope.values[name] = self.builder.constant(array, name)
+            self._note_narrow(self._scope.values[name], codes[name])
 
     def _add_outputs(self) -> None:
         values: list[Value] = []
@@ -313,7 +316,12 @@ class Importer:
         if name not in holder.values:
             array = reader.read_tensor(holder.tensors[name], self.path, self.file)
             holder.values[name] = self.builder.constant(array, name)
+            self._note_narrow(holder.values[name], holder.tensors[name].data_type)
         return holder.values[name]
+
+    def _note_narrow(self, value: Value, code: int) -> None:
+        if bits := reader.narrow_bits(code):
+            self.builder.narrow[value] = bits
 
     def _bind(self, proto: onnx.NodeProto, scope: Scope, answer: Any) -> None:
         """Give a node's outputs their values, and the values the outputs' names."""

@@ -8,7 +8,7 @@ import onnx
 
 from compiler.errors import Diagnostic
 from compiler.frontend.inputs import DeclaredInput, Dim
-from compiler.frontend.onnx.reader import dtype_name, dtype_of
+from compiler.frontend.onnx.reader import dtype_name, held_dtype_of
 from compiler.ir.types import DType
 
 
@@ -35,7 +35,7 @@ def _element_type(info: onnx.ValueInfoProto, where: str) -> tuple[DType | None, 
             help="export the network with tensors as its inputs",
         )  # fmt: skip
     code = info.type.tensor_type.elem_type
-    dtype = dtype_of(code)
+    dtype = held_dtype_of(code)
     if dtype is None:
         return None, Diagnostic(
             code="E211", where=where, message=f"input {info.name!r} has elements of type {dtype_name(code)}",

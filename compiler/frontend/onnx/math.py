@@ -128,14 +128,28 @@ def cast(n: Node) -> Value:
     n.ignore("saturate", "round_mode")  # both speak of 8-bit floats, which are refused
     x = n.input(0)
     if n.proto.op_type == "CastLike":
-        target = n.input(1).type.dtype
+        target, bits = n.input(1).type.dtype, n.builder.narrow.get(n.input(1), 0)
     else:
         code = _type_code(n)
-        dtype = reader.dtype_of(code)
+        dtype, bits = reader.held_dtype_of(code), reader.narrow_bits(code)
         if dtype is None:
             raise Unsupported(f"casts to {reader.dtype_name(code)}", "cast to a float, integer or boolean type")
         target = reader.widened(dtype)
+    if bits and bits != n.builder.narrow.get(x):
+        return _narrowed(n, x, target, bits)
     return x if target is x.type.dtype else n.emit(math.Cast, x, to=target)
+
+
+def _narrowed(n: Node, x: Value, target: DType, bits: int) -> Value:
+    """The lowest bits of integers (of reals without their fraction), held in `target`; signed ones have their sign."""
+    whole = n.emit(math.Cast, x, to=DType.I32)
+    low = n.emit(math.BitwiseAnd, whole, n.constant((1 << bits) - 1, DType.I32))
+    if target is DType.I8:
+        sign = n.constant(1 << (bits - 1), DType.I32)
+        low = n.emit(math.Sub, n.emit(math.BitwiseXor, low, sign), sign)
+    y = n.emit(math.Cast, low, to=target)
+    n.builder.narrow[y] = bits
+    return y
 
 
 def _type_code(n: Node) -> int:

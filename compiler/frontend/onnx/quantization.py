@@ -64,12 +64,18 @@ def quantize_linear(n: Node) -> Value:
     x, zero_point = n.input(0), n.optional(2)
     n.ignore("saturate", "precision")
     code = n.attribute("output_dtype", 0)
-    storage = reader.dtype_of(code) if code else zero_point.type.dtype if zero_point is not None else DType.U8
+    if code:
+        storage, bits = reader.held_dtype_of(code), reader.narrow_bits(code)
+    else:
+        storage = zero_point.type.dtype if zero_point is not None else DType.U8
+        bits = n.builder.narrow.get(zero_point, 0) if zero_point is not None else 0
     if storage is None:
-        raise Unsupported(f"makes {reader.dtype_name(code)}", "quantise to 8 or 16 bits")
+        raise Unsupported(f"makes {reader.dtype_name(code)}", "quantise to 2, 4, 8 or 16 bits")
     scale, zero = n.known(1), n.known(2)
-    if scale is None or (zero_point is not None and zero is None) or not _fits_a_type(n, storage, scale, zero):
-        return _quantize_plain(n, x, storage)
+    computed = scale is None or (zero_point is not None and zero is None)
+    if computed or bits or not _fits_a_type(n, storage, scale, zero):  # type: ignore[arg-type]
+        return _quantize_plain(n, x, storage, bits)
+    assert scale is not None
     if isinstance(x, Constant) and x.data.size == scale.size == 1:  # a number, such as what a Pad puts on
         limits = np.iinfo(storage.numpy)
         steps = np.rint(x.data.astype(np.float32) / scale.reshape(()).astype(np.float32))
@@ -122,13 +128,19 @@ def _dequantize_plain(n: Node, x: Value, scale: Value, zero: Value | None, axis:
     return n.emit(math.Mul, y, _spread(n, x, scale, axis))
 
 
-def _quantize_plain(n: Node, x: Value, storage: DType) -> Value:
+def _quantize_plain(n: Node, x: Value, storage: DType, bits: int = 0) -> Value:
+    """By arithmetic; `bits` where the integers are narrower than what holds them."""
     x = n.emit(math.Cast, x, to=DType.F32) if x.type.dtype is not DType.F32 else x
     y = n.emit(math.Round, n.emit(math.Div, x, _spread(n, x, n.input(1), None)))
     if n.optional(2) is not None:
         y = n.emit(math.Add, y, _spread(n, x, n.input(2), None))
+    unused = 8 * storage.size - (bits or 8 * storage.size)
     limits = np.iinfo(storage.numpy)
-    return n.emit(math.Cast, n.emit(math.Clip, y, low=float(limits.min), high=float(limits.max)), to=storage)
+    low, high = float(limits.min >> unused), float(limits.max >> unused)
+    y = n.emit(math.Cast, n.emit(math.Clip, y, low=low, high=high), to=storage)
+    if bits:
+        n.builder.narrow[y] = bits
+    return y
 
 
 def _spread(n: Node, x: Value, values: Value, axis: int | None) -> Value:

@@ -34,12 +34,22 @@ PACKED: dict[int, tuple[DType, int]] = {
     onnx.TensorProto.INT4: (DType.I8, 4), onnx.TensorProto.UINT4: (DType.U8, 4),
     onnx.TensorProto.INT2: (DType.I8, 2), onnx.TensorProto.UINT2: (DType.U8, 2),
 }  # fmt: skip
-"""Integers of which several share a byte: weights of them are unpacked; what computes with them is not supported."""
+"""Integers of which several share a byte: inside a module each has a byte of its own, of this type."""
 
 
 def dtype_of(code: int) -> DType | None:
     """The element type an ONNX type code stands for; None for strings, complex numbers and sub-byte types."""
     return _DTYPES.get(code)
+
+
+def held_dtype_of(code: int) -> DType | None:
+    """The element type that holds values of an ONNX type: its own, or for integers of 2 and 4 bits that of 8."""
+    return PACKED[code][0] if code in PACKED else dtype_of(code)
+
+
+def narrow_bits(code: int) -> int:
+    """Bits of an integer type that is narrower than what holds it; 0 for other types."""
+    return PACKED[code][1] if code in PACKED else 0
 
 
 def code_of_name(name: str) -> int:
