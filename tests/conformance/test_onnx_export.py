@@ -32,7 +32,8 @@ NOT_RUN = ("nn.deform_conv2d", "nn.group_norm")
 
 REASONS = ("no implementation", "Could not find an implementation", "NOT_IMPLEMENTED", "bfloat16", "Numpy_type 256",
            "shifts unsigned integers only", "sizes that its scales do not give", "windows beyond the end",
-           "padding as large as the window", "reinterprets no bytes", "no running product")  # fmt: skip
+           "padding as large as the window", "graph.if", "graph.loop", "reinterprets no bytes",
+           "no running product")  # fmt: skip
 """Why a case may not be run: onnxruntime lacks the type, or ONNX the words."""
 
 
