@@ -162,8 +162,8 @@ class KernelShape:
         for value in self.values:
             used = [self.stage_of[user] for user in value.users if user in self.stage_of]
             made = min(used, default=0) - 1 if value.producer is None else self.stage_of[value.producer]  # type: ignore[index]
-            made -= value in self.bordered
             used.append(made + 1 if value in self.outputs else made)  # results are stored one step later
+            made -= value in self.bordered
             found[value] = max(2, max(used) - made + 1)
         return found
 

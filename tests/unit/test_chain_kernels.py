@@ -169,3 +169,17 @@ def test_equal_kernels_share_one_search() -> None:
     target = load_target("mlu220")
     found = [target.best_schedule(k, {"cores": 4}) for k in (first[0], second[0])]
     assert found[0] == found[1] and np.isfinite(found[0][1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("schedule", ["schedule{max-rows=1}", "schedule"])
+def test_results_that_the_next_window_reads_beyond_their_border_are_stored_before_they_are_written_over(
+    schedule: str,
+) -> None:
+    """Max-pools in a row, all of them results: filled ahead of their computation, stored behind it."""
+    net = Network((1, 8, 12, 12))
+    values = [net.relu(net.conv(net.x, 8, "a"), "r")]
+    for k in range(3):
+        values.append(net.op("nn.max_pool2d", values[-1], name=f"p{k}", kernel=(3, 3), pads=(1, 1, 1, 1)))
+    made = journey(net.done(net.op("tensor.concat", *values, name="all", axis=1)), cores=1, schedule=schedule,
+                   chain="chain-kernels{gain=-99.0}")  # fmt: skip
+    assert_one_meaning(made, random_inputs(made.prepared, 3))
