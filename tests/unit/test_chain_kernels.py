@@ -172,7 +172,7 @@ def test_equal_kernels_share_one_search() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["schedule{max-rows=1}", "schedule"])
-def test_results_that_the_next_window_reads_beyond_their_border_are_stored_before_they_are_written_over(
+def test_results_read_beyond_their_border_are_stored_before_they_are_written_over(
     schedule: str,
 ) -> None:
     """Max-pools in a row, all of them results: filled ahead of their computation, stored behind it."""
