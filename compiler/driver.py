@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compiler.errors import CompilerError, Diagnostic, InternalError
 from compiler.instruments import Instrument, VerifyEach
 from compiler.ir.core import Module, Op
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from targets.mlu220.container import OfflineModel
 
 TARGET = "mlu220"
+SCHEME = "scheme.toml"
+"""The constant of a module that holds the text of the scheme it was quantised with."""
 
 
 def prepare(module: Module, extra: str = "", **options: Any) -> Module:
@@ -102,17 +106,30 @@ def compile_model(
     module.attributes.update(target=target.name, board=board, cores=cores)
     watchers = [*([VerifyEach()] if verify_each else []), *instruments]  # outermost: a broken module is dumped first
     text = pipeline if pipeline is not None else pipeline_text(float_type, pixels=input_type == "uint8")
+    _note_origin(module, text, options.get("scheme"))
     PassManager(text, watchers, ctx, crash_directory=crash_directory).run(module)
     model = emit(module, ctx, crash_directory)
-    model.metadata |= {"pipeline": text, **_scheme_text(options.get("scheme")), **_host_reasons(module)}
+    model.metadata |= {**_scheme_of(module), **_host_reasons(module)}
     return model
 
 
-def _scheme_text(scheme: str | None) -> dict[str, str]:
-    """The scheme as text, so that a file says how it was made; `mluc compare` makes the same again from it."""
-    if scheme is None:
-        return {}
-    return {"scheme": scheme if "\n" in scheme else Path(scheme).read_text(encoding="utf-8")}
+def _note_origin(module: Module, pipeline: str, scheme: str | None) -> None:
+    """Note in the module how it is compiled: the file says so, and `mluc compare` makes the same again from it. What is
+    resumed from a dump says the same as what was not interrupted.
+    """
+    if not str(module.attributes.get("pipeline", "")).endswith(pipeline):
+        module.attributes["pipeline"] = pipeline
+    if scheme is not None and ("\n" in scheme or Path(scheme).is_file()):  # `quantize` reports a file that is not there
+        text = scheme.encode() if "\n" in scheme else Path(scheme).read_bytes()
+        module.constants.pop(SCHEME, None)
+        module.add_constant(SCHEME, np.frombuffer(text, np.uint8))
+        module.attributes["scheme"] = f"@{SCHEME}"
+
+
+def _scheme_of(module: Module) -> dict[str, str]:
+    """The scheme a module was quantised with, as text."""
+    noted = module.constants.get(SCHEME)
+    return {} if noted is None else {"scheme": noted.data.tobytes().decode(errors="replace")}
 
 
 def _host_reasons(module: Module) -> dict[str, dict[str, list[str]]]:

@@ -497,8 +497,11 @@ class Module:
         return self.constants[name].data
 
     def drop_unused_constants(self) -> int:
-        """Remove constants that no op takes and no quantised type names; returns how many went."""
+        """Remove constants that no op takes and that neither a quantised type nor an attribute of the module names
+        (as "@name"); returns how many went.
+        """
         named = {t.quant.params for t in self._types() if t.quant is not None and t.quant.params}
+        named |= {v[1:] for v in self.attributes.values() if isinstance(v, str) and v.startswith("@")}
         dead = [c for c in self.constants.values() if not c.uses and c.name not in named]
         for constant in dead:
             del self.constants[constant.name]
