@@ -25,8 +25,8 @@ POSITIVE = {("BatchNormalization", 1), ("BatchNormalization", 4), ("Mul", 1)}
 """Operator and operand whose elements are drawn around 1."""
 
 RESIDUAL = ("BatchNormalization of a branch", 1)
-"""The scale of what is added to a short cut is drawn small, as training leaves it: sums of many branches would otherwise
-grow from block to block until half precision cannot hold them."""
+"""The scale of what is added to a short cut is drawn small, as training leaves it: sums of many branches would
+otherwise grow from block to block until half precision cannot hold them."""
 
 SMALL = {("BatchNormalization", 2), ("BatchNormalization", 3), ("Conv", 2), ("Gemm", 2), ("Add", 1)}
 """Operator and operand whose elements are drawn around 0, small."""
