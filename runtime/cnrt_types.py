@@ -1,6 +1,6 @@
 """The numbers of the vendor's run-time: status codes, data types, orders of axes, directions, and what codes say.
 
-Values are those of MLU220.md 3.4 [C]. The names are the vendor's, so that ported code reads as it did.
+Values are those of docs/mlu220.md 3.4 [C]. The names are the vendor's, so that ported code reads as it did.
 """
 # ruff: noqa: N801
 

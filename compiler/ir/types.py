@@ -1,7 +1,7 @@
 """Types of values: element type, shape and, for quantised tensors, how integers stand for reals.
 
 Types are immutable and compare by value. A quantised type carries the chip's own form, `real = integer * 2^position /
-scale` (MLU220.md 2.1), and the exact fp32 step an imported model gave, so that imported scales survive. Per-axis
+scale` (docs/mlu220.md 2.1), and the exact fp32 step an imported model gave, so that imported scales survive. Per-axis
 scales live in a constant of the module and are named here, so that a type stays short and hashable.
 """
 
@@ -116,7 +116,8 @@ class QuantType:
 
     @staticmethod
     def from_absmax(absmax: float, storage: DType = DType.I8) -> QuantType:
-        """The type whose range is [-absmax, absmax] (MLU220.md 2.1). absmax 0 gives position -(bits-2), scale 1."""
+        """The type whose range is [-absmax, absmax] (docs/mlu220.md 2.1). absmax 0 gives position -(bits-2), scale
+        1."""
         position, scale = position_and_scale(absmax, storage.size * 8)
         return QuantType(storage, position, scale)
 

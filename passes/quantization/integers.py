@@ -32,7 +32,8 @@ class Integers:
 
 
 def quantize_array(weights: np.ndarray, storage: DType, axis: int | None, rounding: str, outputs: int = 0) -> Integers:
-    """w * scale * 2^-position as integers, symmetric (MLU220.md 2.1); one scale per index of `axis` where it is given.
+    """w * scale * 2^-position as integers, symmetric (docs/mlu220.md 2.1); one scale per index of `axis` where it is
+    given.
 
     The position is the tensor's; a channel whose weights are all zero gets scale 1. `rounding` is `nearest` (ties to
     even) or `balanced` (see `rounding`), for which `outputs` is the axis of output channels.

@@ -1,6 +1,6 @@
 """Which ops the matrix unit can do in integers, and what calibration must know for it.
 
-Depthwise convolution is not among them: the chip computes it in floating point (MLU220.md 1.8).
+Depthwise convolution is not among them: the chip computes it in floating point (docs/mlu220.md 1.8).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An observer sees a tensor once per image and keeps a fixed amount of memory: the largest magnitude, or also a histogram
 of magnitudes whose range doubles in powers of two. Doubling merges pairs of bins exactly, so the histogram does not
 depend on the order of the images. A method turns an observer into the magnitude at which the tensor is clipped. Only
-magnitudes are kept: the chip's quantisation is symmetric (MLU220.md 2.1).
+magnitudes are kept: the chip's quantisation is symmetric (docs/mlu220.md 2.1).
 """
 
 from __future__ import annotations

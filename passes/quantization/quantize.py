@@ -2,7 +2,7 @@
 
 Everything between the layers stays float, residual sums, depthwise convolutions and pooling included, so that rounding
 happens only where the chip's matrix unit demands it. The integers of a value are `round(x * scale * 2^-position)`,
-clamped (MLU220.md 2.1). What the scheme decides is not decided here; where ranges come from is `calibrate`.
+clamped (docs/mlu220.md 2.1). What the scheme decides is not decided here; where ranges come from is `calibrate`.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _EDITED_TOO_WIDE = 8.0
 class TensorScheme:
     """What one tensor becomes. `absmax` is the largest magnitude calibration saw; integers clip at `clip`.
 
-    For i8 and i16, `position` and `scale` are MLU220.md 2.1's; for f16 and f32 they are None.
+    For i8 and i16, `position` and `scale` are docs/mlu220.md 2.1's; for f16 and f32 they are None.
     """
 
     type: DType

@@ -41,7 +41,7 @@ _QUEUE_NAMES = ("DMA", "matrix", "vector")
 
 @dataclass(frozen=True)
 class MemorySizes:
-    """Bytes that programs may use of the on-chip memories (MLU220.md 1.3: the stack's share is left out)."""
+    """Bytes that programs may use of the on-chip memories (docs/mlu220.md 1.3: the stack's share is left out)."""
 
     nram: int = 384 << 10
     wram: int = 512 << 10

@@ -1,7 +1,7 @@
 """What an instruction stream costs: cycles, bytes, multiply-adds of each row, vectorised over programs.
 
 One latency model for the scheduler, pruning advice and the profiler. It is analytical and first order: the matrix
-unit follows MLU220.md 1.2 ([I]), the vector unit its 128 bytes per cycle ([C]), everything about copies rests on
+unit follows docs/mlu220.md 1.2 ([I]), the vector unit its 128 bytes per cycle ([C]), everything about copies rests on
 assumed latencies and on-chip rates ([U]); the numbers and their basis are the board's. Rows must be legal
 (`isa.faults`). How streams overlap in time is `timeline.py`.
 """
@@ -20,7 +20,8 @@ from targets.mlu220.isa import Accesses, Columns, UnaryFunction
 from targets.mlu220.isa_types import TYPE_SIZES
 
 DEPTHWISE_PASSES = 2
-"""A tap is a multiplication and an addition, and the published rate counts single operations (MLU220.md 1.2 [C])."""
+"""A tap is a multiplication and an addition, and the published rate counts single operations (docs/mlu220.md 1.2
+[C])."""
 ONE_PASS = [UnaryFunction.RELU, UnaryFunction.ABS, UnaryFunction.LEAKY_RELU]
 
 
@@ -32,7 +33,7 @@ def _ceil(value: np.ndarray, unit: int | np.ndarray) -> np.ndarray:
 def _conv(c: Columns, board: Board) -> np.ndarray:
     """oh*ow * runs * ceil(run bytes / lane width) * ceil(co / lanes).
 
-    MLU220.md 1.2 counts kh*kw*ceil(ci/32); with runs ROW we let a lane stream over the kw*ci elements of a kernel
+    docs/mlu220.md 1.2 counts kh*kw*ceil(ci/32); with runs ROW we let a lane stream over the kw*ci elements of a kernel
     row, since they lie next to each other on both sides ([I]). A 16-bit operand halves the rate.
     """
     oh, ow = output_size(c.h, c.kh, c.stride_y, c.dilation_y), output_size(c.w, c.kw, c.stride_x, c.dilation_x)

@@ -3,7 +3,7 @@
 WRAM layout `[ceil(co/64)][2][K/u][32][u]` with u = 4 bytes' worth of elements (4 for i8, 2 for i16). K runs over the
 kernel in runs: with `Runs.ROW` one run per kernel row, of kw*ci elements; with `Runs.TAP` one run per tap, of ci
 elements. Every run is padded to a multiple of u, and co to a multiple of 64; `pack_filters` pads with zeros, and what
-stands in the padding never influences a result. (MLU220.md 1.5: 64 lanes [C], the grouping is ours [U].) The size
+stands in the padding never influences a result. (docs/mlu220.md 1.5: 64 lanes [C], the grouping is ours [U].) The size
 functions take ints or arrays and are free of branches, so compiled code may use them too.
 """
 

@@ -1,8 +1,8 @@
 """Boards: sizes, rates, clocks and energies of the chip as data, each with the basis of its number.
 
-A board is a TOML file in `boards/` (or anywhere, given by path). Every number carries a confidence tag of MLU220.md
-([C] confirmed, [C2] second-hand, [I] inferred, [U] unknown and assumed) and its source, so that a report can say what
-a figure rests on. Nothing here computes: latency is `cost.py`, legality is `isa.py` and `check.py`.
+A board is a TOML file in `boards/` (or anywhere, given by path). Every number carries a confidence tag of
+docs/mlu220.md ([C] confirmed, [C2] second-hand, [I] inferred, [U] unknown and assumed) and its source, so that a report
+can say what a figure rests on. Nothing here computes: latency is `cost.py`, legality is `isa.py` and `check.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The instruction table of the MLU220 model: one class per instruction, and questions about whole programs.
 
 The vendor's encoding is not public; this is our own encoding of the vendor's documented operations (the BANG C
-builtins, MLU220.md 1.6, 1.7). A program is an int32 array [n, 32], one row per instruction, per core. This module
+builtins, docs/mlu220.md 1.6, 1.7). A program is an int32 array [n, 32], one row per instruction, per core. This module
 says what a row is, which rows are legal and what they touch; what they compute is told here in words and defined by
 `runtime/oracle.py`. Every count is >= 1, every offset, pitch and stride is in bytes and >= 0. Outputs of an
 instruction never overlap themselves.

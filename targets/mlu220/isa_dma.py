@@ -33,7 +33,7 @@ from targets.mlu220.isa_types import TYPE_SIZES, FilterOrder, Integer, Queue, Ru
 
 class Copy(Instruction, opcode=0x10, unit=Unit.DMA):
     """Copy n0*n1*n2 runs of bytes between two memories (`__memcpy_async`, strided and 3-D forms). Constants and
-    inputs are read-only, WRAM to WRAM does not exist, and WRAM takes one dense run only (MLU220.md 1.6 [C])."""
+    inputs are read-only, WRAM to WRAM does not exist, and WRAM takes one dense run only (docs/mlu220.md 1.6 [C])."""
 
     dst = far()
     src = far()

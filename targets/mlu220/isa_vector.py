@@ -232,7 +232,7 @@ class Pool(Instruction, opcode=0x33, unit=Unit.VECTOR):
 
 
 class Depthwise(Instruction, opcode=0x34, unit=Unit.VECTOR):
-    """Depthwise convolution in float (MLU220.md 1.8: not quantised [C]); filters [kh*kw][c] dense in NRAM. fp32
+    """Depthwise convolution in float (docs/mlu220.md 1.8: not quantised [C]); filters [kh*kw][c] dense in NRAM. fp32
     accumulator from 0, taps in order, product and sum rounded separately; rounded once to dtype. No padding."""
 
     dst = near(NRAM)

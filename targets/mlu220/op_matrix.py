@@ -2,7 +2,7 @@
 products of two activations.
 
 The result is the raw sum: `fp32(sum) * 2^fix_position`, rounded to the result's type; scales and bias are further ops
-(MLU220.md 1.7).
+(docs/mlu220.md 1.7).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ TYPE_CODES = {
 
 
 SPLIT_UNIT = 32
-"""Input channels are split at multiples of this: what a lane of the matrix unit takes per cycle (MLU220.md 1.2 [I])."""
+"""Input channels are split at multiples of this: what a lane of the matrix unit takes per cycle (docs/mlu220.md 1.2
+[I])."""
 
 
 @op("mlu.conv2d")

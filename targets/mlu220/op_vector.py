@@ -1,7 +1,7 @@
 """The ops of the vector unit: elementwise arithmetic, activations, conversion, pooling, depthwise convolution,
 reduction.
 
-Each is one fp32 operation on its inputs, rounded once to its type (DESIGN 10); bodies come from `compiler.numerics`.
+Each is one fp32 operation on its inputs, rounded once to its type; bodies come from `compiler.numerics`.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ def evaluate_pool(op: Pool, x: np.ndarray) -> np.ndarray:
 class DepthwiseConv2d(MluOp):
     """Depthwise convolution in floating point. x: [n, h, w, c]; w: [kh, kw, c], the same type; y: [n, oh, ow, c].
 
-    fp32 products and sums, each rounded, in tap order. MLU220.md 1.8: not quantised on this chip.
+    fp32 products and sums, each rounded, in tap order. docs/mlu220.md 1.8: not quantised on this chip.
     """
 
     x = operand(rank=4, dtypes=FLOATS)

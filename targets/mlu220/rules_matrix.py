@@ -111,7 +111,7 @@ def _scaled(lowering: Lowering, op: Any, raw: Value, w: Value, bias: Value | Non
 
 
 def _sum_type(lowering: Lowering, op: Any) -> DType:
-    """The type the matrix unit writes: that of the result, which the scheme may have made f32 (DESIGN 7)."""
+    """The type the matrix unit writes: that of the result, which the scheme may have made f32."""
     return lowering.asked(op) or lowering.float
 
 

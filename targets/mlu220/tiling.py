@@ -25,7 +25,7 @@ from targets.mlu220.op_move import Concat, Transpose
 from targets.mlu220.op_vector import DepthwiseConv2d, Pool, Reduce
 
 ALIGNMENT = 128
-"""Bytes that every on-chip buffer starts at a multiple of (MLU220.md 1.4, the vector operand rule [C])."""
+"""Bytes that every on-chip buffer starts at a multiple of (docs/mlu220.md 1.4, the vector operand rule [C])."""
 
 CHANNEL_GROUP = 64
 """Output channels are cut at multiples of the matrix unit's lanes, so that packed filters are cut between panels."""

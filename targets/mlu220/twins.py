@@ -1,4 +1,4 @@
-"""The `_twins` text beside an offline model, in the shape people know from the vendor's tools (MLU220.md 3.6 [C]).
+"""The `_twins` text beside an offline model, in the shape people know from the vendor's tools (docs/mlu220.md 3.6 [C]).
 
 One Function block per subnet. Shapes are the device's, with four axes as the vendor prints them. The tensor ids are
 ours: inputs first, then outputs, counted from 0.
