@@ -237,6 +237,18 @@ def open_data(source: str | Path, inputs: Sequence[Input], preprocess: Any = Non
     return samples
 
 
+def open_calls(source: str | Path, module: Any, preprocess: Any = None, limit: int = 0) -> Any:
+    """The samples for the inputs of a module. What a network remembers need not be among them: the module is then run
+    over them in order."""
+    from compiler.samples import Calls
+
+    remembered = set(module.attributes.get("state", {}).values())
+    if remembered <= arrays_in(source):  # states are given like other inputs
+        remembered = set()
+    samples = open_data(source, [i for i in inputs_of(module) if i.name not in remembered], preprocess, limit)
+    return Calls(module, samples) if remembered else samples
+
+
 MODELS = (".onnx", ".mlu", ".pt", ".pt2", ".pth", ".jit", ".ptl", ".torchscript")
 """Suffixes of what is compiled, where an offline model is asked for."""
 

@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
     reference = driver.prepare(arguments.load_model(args))
     if session is not None and pixels_of(session) is not None:
         reference.main.arguments[0].attributes["preprocessing"] = pixels_of(session).whole.as_dict()
-    inputs = arguments.inputs_of(reference)
-    samples = arguments.open_data(args.data, inputs, _preprocess(args, session), args.images)
+    samples = arguments.open_calls(args.data, reference, _preprocess(args, session), args.images)
     twin, after = _twin(args, reference, samples, session)
     with arguments.progress("comparing", len(samples)) as done:
         found = compare(reference, twin, samples, done, session)

@@ -66,6 +66,8 @@ def check_combination(args: argparse.Namespace) -> None:
     _check_passes(args.passes)
     if args.images and not args.calibrate:
         raise error("E102", "--images needs --calibrate")
+    if args.method != "auto" and not args.calibrate:
+        raise error("E102", "--method needs --calibrate", help="a scheme has its ranges already" if args.scheme else "")
 
 
 def _check_passes(text: str) -> None:
@@ -191,11 +193,21 @@ class Compiling:
     def _note_preprocessing(self, module: Any) -> None:
         """Write the preprocessing asked for on the input."""
         if self._preprocess is None:
+            self._check_pixels(module)
             return
         inputs = module.main.arguments
         if len(inputs) != 1:
             raise error("E102", f"--preprocess serves models of one input, this has {len(inputs)}")
         inputs[0].attributes["preprocessing"] = self._preprocess.as_dict()
+
+    def _check_pixels(self, module: Any) -> None:
+        """Warn where a network for pixels gets them as they are; a folder of images is warned of when it is opened."""
+        told = self.pretend or Path(self.args.calibrate or "").suffix != ".npz"
+        stated = any(a.attributes.get("preprocessing") for a in module.main.arguments)
+        if self.args.input_type == "uint8" and not told and not stated:
+            message = "pixels are taken as they are: RGB, 0 to 255, not normalised"
+            help = "say what the network was trained on: --preprocess scale=…,mean=…,std=…"
+            self.diagnostics.append(Diagnostic(code="E116", severity="warning", message=message, help=help))
 
     def _context(self) -> Any:
         from compiler.pass_manager import PassContext, Statistics
@@ -208,13 +220,7 @@ class Compiling:
 
     def _calibrated(self, module: Any) -> Any:
         from compiler import driver
-        from compiler.samples import Calls
 
-        remembered = set(module.attributes.get("state", {}).values())
-        if remembered <= arguments.arrays_in(self.args.calibrate):  # states are given like other inputs
-            remembered = set()
-        inputs = [i for i in arguments.inputs_of(module) if i.name not in remembered]
-        samples = arguments.open_data(self.args.calibrate, inputs, self._preprocess, self.args.images)
-        samples = Calls(module, samples) if remembered else samples
+        samples = arguments.open_calls(self.args.calibrate, module, self._preprocess, self.args.images)
         with arguments.progress("calibrating", len(samples)) as done:
             return driver.calibrate(module, samples, self.args.method, progress=done)

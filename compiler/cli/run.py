@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", type=Path, metavar="MODEL", help="compare with this float model")
     parser.add_argument(
+        "--bind", action="append", default=[], type=arguments.binding, metavar="NAME=VALUE",
+        help="with --against: what the model was compiled with; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
         "--tolerance", type=arguments.fraction, metavar="T", help="largest error with --against, as a part of the range"
     )
     arguments.data_arguments(parser)
@@ -44,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tolerance is not None and args.against is None:
         raise error("E102", "--tolerance needs --against")
+    if args.bind and args.against is None:
+        raise error("E102", "--bind needs --against", help="the file has its values already")
     arguments.writable(args.output, args.file, Path(args.inputs), args.against)
     if args.state and args.against is not None:
         raise error("E102", "--state does not go with --against", help="compare single calls, the state as an input")
@@ -56,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     stated = Preprocess.of(dict(recorded)) if recorded else None
     preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated
     inputs = [Input(r.name, r.shape, r.numpy) for r in session.inputs]
+    _check_state(args, session)
     samples = arguments.open_data(args.inputs, inputs, preprocess, args.images)
     if not len(samples):
         raise error("E113", "there are no samples to run", where=str(args.inputs))
-    reference = _Reference(args.against, session) if args.against else None
+    reference = _Reference(args.against, session, dict(args.bind)) if args.against else None
     batches = []
     with arguments.progress("running", len(samples)) as done:
         for sample in samples:
@@ -71,6 +78,15 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         _write(args.output, samples, batches)
     return _report(args, samples.total, batches[0], reference)
+
+
+def _check_state(args: argparse.Namespace, session: Any) -> None:
+    """Raise CompilerError E113 where neither the data nor --state say what the network remembers."""
+    given = arguments.arrays_in(args.inputs)
+    missing = sorted(set(session.model.metadata.get("state", {}).values()) - given) if given else []
+    if missing and not args.state:
+        help = "--state feeds back what the network remembers, call by call"
+        raise error("E113", f"no array for input {', '.join(missing)}", where=str(args.inputs), help=help)
 
 
 def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
@@ -97,14 +113,14 @@ def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
 class _Reference:
     """The float model, and how far from it the outputs were. A batch is compared sample by sample where that can be."""
 
-    def __init__(self, path: Path, session: Any) -> None:
+    def __init__(self, path: Path, session: Any, bindings: dict[str, Any]) -> None:
         from compiler.evaluate.interpreter import Interpreter
 
         records = (*session.inputs, *session.outputs)
         self.preprocess = pixels_of(session)
         batches = {r.shape[0] if r.shape else 0 for r in records}
         self.batch = batches.pop() if len(batches) == 1 and 0 not in batches else 1
-        module = _float_model(path, session, self.batch)
+        module = _float_model(path, session, self.batch, bindings)
         self.one_by_one = self.batch > 1 and all(a.type.shape[0] == 1 for a in module.main.arguments)
         self.interpreter = Interpreter(module)
         self.names = module.main.output_names
@@ -145,15 +161,16 @@ def pixels_of(session: Any) -> Any:
 
 
 def network_shapes(session: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs of the network that a compiled one was made from."""
-    whole = {r.name: r.shape for r in session.inputs}
+    """The shapes of the inputs of the network that a compiled one was made from; what it remembers is none there."""
+    remembered = session.model.metadata.get("state", {}).values()
+    whole = {r.name: r.shape for r in session.inputs if r.name not in remembered}
     pixels = pixels_of(session)
     if pixels is None or pixels.folded["layout"] != "NCHW":
         return whole
     return {name: (n, c, h, w) for name, (n, h, w, c) in whole.items()}
 
 
-def _float_model(path: Path, session: Any, batch: int) -> Any:
+def _float_model(path: Path, session: Any, batch: int, bindings: dict[str, Any]) -> Any:
     """The module for one sample, whose meaning no batch can change; or for the whole batch, if it has no other."""
     from compiler.frontend.load import load
 
@@ -162,10 +179,17 @@ def _float_model(path: Path, session: Any, batch: int) -> Any:
     whole = network_shapes(session)
     if batch > 1:
         try:
-            return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()})
+            return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()}, bindings)
         except CompilerError:  # a model made for this batch
-            return load(path, whole)
-    return load(path, whole)
+            pass
+    try:
+        return load(path, whole, bindings)
+    except CompilerError as fault:
+        if all(d.code != "E204" or d.message.startswith("--bind") for d in fault.diagnostics):
+            raise
+        told = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in whole.items())
+        help = fault.diagnostics[0].help
+        raise error("E115", f"does not take the inputs of the file, {told}", where=str(path), help=help) from None
 
 
 def _difference(wanted: Any, found: Any) -> float:

@@ -139,6 +139,7 @@ MISTAKES = [
     (("--scheme", "none.toml"), "E521", "none.toml"),
     (("--save-scheme", "q.toml"), "E102", "needs --calibrate"),
     (("--images", "3"), "E102", "needs --calibrate"),
+    (("--scheme", "q.toml", "--method", "minmax"), "E102", "needs --calibrate"),
     (("--calibrate", "images.npz", "--save-scheme", "no/q.toml"), "E101", "mkdir -p no"),
     (("--calibrate", "images.npz", "--pipeline", "quantize"), "E102", "--save-scheme"),
     (("--calibrate", "images.npz", "--preprocess", "siz=3"), "E110", "did you mean 'size'"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -70,6 +71,8 @@ def test_at_most_so_many_samples_are_run(command: Command, offline: Path):
         (("--inputs", "empty.npz"), "E113"),
         (("--inputs", "."), "E113"),
         (("--inputs", "good.npz", "--tolerance", "0.1"), "E102"),
+        (("--inputs", "good.npz", "--bind", "k=1"), "E102"),
+        (("--inputs", "good.npz", "--against", "other.onnx"), "E115"),
         (("--inputs", "good.npz", "--output", "no/out.npz"), "E101"),
         (("--inputs", "good.npz", "--output", "good.npz"), "E101"),
         (("--inputs", "good.npz", "--against", "none.onnx"), "E201"),
@@ -79,6 +82,9 @@ def test_a_mistake_in_running_is_told(command: Command, offline: Path, words, co
     images(Path("good.npz"))
     images(Path("empty.npz"), 0)
     np.savez("wrong.npz", image=np.zeros((2, 3, 5, 5), np.float32))
+    x, y = (helper.make_tensor_value_info(name, 1, [1, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph), "other.onnx")
     result = command("run", offline, *words)
     assert result.code == 1
     assert f"error[{code}]" in result.err

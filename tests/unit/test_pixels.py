@@ -201,6 +201,12 @@ def test_the_command_compiles_for_pixels_and_runs_on_images(command: Command, mo
         assert result.code == 0, result.err
 
 
+def test_pixels_that_nothing_normalises_are_warned_of(command: Command, model_file: Path, calibration: Path) -> None:
+    words = ("compile", model_file, "-o", "m.cambricon", "--calibrate", calibration, "--input-type", "uint8")
+    assert "pixels are taken as they are" in command(*words).err
+    assert "pixels are taken as they are" not in command(*words, "--preprocess", "scale=1").err
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_pixels_and_inputs_say_the_same(recipe: str, layout: str) -> None:

@@ -225,6 +225,27 @@ def test_mluc_compile_makes_the_states_that_calibration_data_lack(tmp_path: Any,
     assert "state: {'h.next': 'h'}" in capsys.readouterr().out
 
 
+def test_a_network_with_state_and_a_bound_number_is_compared_with_its_archive(tmp_path: Any, capsys: Any) -> None:
+    from compiler.cli.main import main
+
+    body = "self.h = torch.add(torch.mul(self.h, k), x)\nreturn torch.matmul(self.h, self.w)"
+    files = members(forward(body, "x: Tensor,\n    k: int"), {"h": ZEROS, "w": np.eye(2, dtype=np.float32)})
+    path, output = str(written(tmp_path, files)), str(tmp_path / "m.cambricon")
+    calls, single = str(tmp_path / "x.npz"), str(tmp_path / "one.npz")
+    np.savez(calls, x=np.stack(STEPS))
+    np.savez(single, x=STEPS[0], h=np.float32([[3, 4]]))
+    bound = ["--bind", "k=2"]
+    assert main(["compile", path, "--shape", "x=1x2", *bound, "--calibrate", calls, "-o", output]) == 0
+    assert main(["compare", path, output, *bound, "--data", calls]) == 0
+    assert f"the twin's bytes from {output}" in capsys.readouterr().out
+    run = ["run", output, "--inputs"]
+    assert main([*run, single, "--against", path, *bound, "--tolerance", "0.1"]) == 0
+    assert main([*run, single, "--against", path]) == 1
+    assert "--bind k=" in capsys.readouterr().err
+    assert main([*run, calls]) == 1
+    assert "help: --state feeds back" in capsys.readouterr().err
+
+
 def test_calls_in_a_row_carry_their_state() -> None:
     from compiler.samples import Calls, Input, Samples, _Stack
 
