@@ -15,7 +15,7 @@ from typing import Any
 
 from compiler.cli import arguments
 from compiler.cli.compiling import Compiling, check_combination, compile_arguments
-from compiler.cli.sweep import Axis, axis, rows_of, sweep_text
+from compiler.cli.sweep import axis, rows_of, sweep_text
 from compiler.errors import Diagnostic, error
 
 OFFLINE = ".cambricon"
@@ -73,7 +73,7 @@ def _check(args: argparse.Namespace) -> None:
         check_combination(args)
         if args.sweep and args.trace:
             raise error("E102", "--trace is of one compilation, --sweep makes several")
-        _check_axes(args.sweep)
+        _check_axes(args)
         return
     if args.sweep:
         raise error(
@@ -89,8 +89,11 @@ def _check(args: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
-def _check_axes(axes: list[Axis]) -> None:
-    names = [name for name, _ in axes]
+def _check_axes(args: argparse.Namespace) -> None:
+    names = [name for name, _ in args.sweep]
+    for name in names:
+        if getattr(args, name) != args.compile_defaults[name]:
+            raise error("E102", f"--sweep {name} says all values of --{name}", help=f"leave out --{name}")
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise error("E102", f"--sweep {twice} is given twice", help=f"give all values at once: --sweep {twice}=1,2,4")

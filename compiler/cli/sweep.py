@@ -26,11 +26,15 @@ def axis(text: str) -> Axis:
 
 def rows_of(args: argparse.Namespace, compiling: Compiling) -> list[Row]:
     """The figures of every combination, batch by batch; speed-ups are in samples per second over the first."""
+    from compiler.target import load_target
+
     axes = dict(args.sweep)
+    for cores in axes.get("cores", ()):  # better told before the first compilation
+        load_target("mlu220", board=args.board, cores=cores)
     rows: list[Row] = []
     for batch in axes.get("batch", (args.batch,)):
         for cores in axes.get("cores", (args.cores,)):
-            print(f"compiling for {cores} cores, batch {batch}", file=sys.stderr)
+            print(f"compiling for {cores} core{'s' if cores != 1 else ''}, batch {batch}", file=sys.stderr)
             rows.append(_row(compiling.model(batch, cores), batch, cores))
     for row in rows:
         row["speedup"] = row["samples_per_second"] / rows[0]["samples_per_second"]

@@ -200,6 +200,12 @@ def test_an_offline_model_cannot_be_compiled_otherwise(command: Command, offline
 def test_one_axis_is_swept_once_and_a_sweep_has_no_trace(command: Command, model_file: Path) -> None:
     assert "given twice" in command("profile", model_file, "--sweep", "cores=1", "--sweep", "cores=2").err
     assert "--trace is of one" in command("profile", model_file, "--sweep", "cores=1", "--trace", "t.json").err
+    assert "leave out --cores" in command("profile", model_file, "--sweep", "cores=1,2", "--cores", "2").err
+
+
+def test_a_sweep_over_more_cores_than_there_are_fails_before_it_compiles(command: Command, model_file: Path) -> None:
+    told = command("profile", model_file, "--sweep", "cores=1,9").err
+    assert "error[E605]" in told and "compiling for" not in told
 
 
 @pytest.mark.parametrize("text", ["cores", "cores=", "cores=0", "cores=one", "threads=1,2", "batch=1,,2"])
