@@ -52,7 +52,8 @@ def main(model_path, input_path, output_path=None):
     # 5. buffers; inputs go to the device in its layout and type
     param = []
     for i in range(input_num):
-        source = np.ascontiguousarray(given[input_names[i]], np.float32)
+        dims, _ = CNRT_CHECK(cnrtGetInputDataShape(i, function))
+        source = np.ascontiguousarray(given[input_names[i]][: dims[0]], np.float32)  # one run's
         sync = np.empty(input_sizes[i], np.uint8)
         order = cnrtGetSupportedParamLayoutByName(function, input_names[i])[1]
         if source.ndim == 4 and order == CNRT_NHWC and input_types[i] != CNRT_FLOAT32:
