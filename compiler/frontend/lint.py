@@ -87,7 +87,7 @@ class LintReport:
     def render(self) -> str:
         """The report as text: a summary, then every node that needs attention, grouped by operator and reason."""
         counts = Counter(n.status for n in self.nodes)
-        lines = [f"{self.file}: {len(self.nodes)} nodes"]
+        lines = [f"{self.file}: {len(self.nodes)} nodes" if self.nodes or not self.faults else f"{self.file}: not read"]
         lines += [f"  {counts[s]:5d} {text}: {self._operators(s)}" for s, text in STATUSES.items() if counts[s]]
         lines += [*(f"note: {note}" for note in self.notes), *(fault.render() for fault in self.faults)]
         groups: dict[tuple[str, str, str, str], list[str]] = {}

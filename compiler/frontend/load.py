@@ -31,7 +31,8 @@ def load(
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         reason = "is a directory" if path.is_dir() else "no such file"
-        raise error("E201", reason, where=str(path), help=did_you_mean(path.name, siblings[:1000]))
+        help = "give a model file" if path.is_dir() else did_you_mean(path.name, siblings[:1000])
+        raise error("E201", reason, where=str(path), help=help)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise error(
