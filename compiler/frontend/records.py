@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from compiler.errors import Diagnostic
+from compiler.errors import CompilerError, Diagnostic
+from compiler.ir.core import Module
 
 
 class Unsupported(Exception):
@@ -59,6 +61,34 @@ class NodeRecord:
             "name": self.name, "op": self.operator, "opset": self.opset, "outputs": list(self.outputs),
             "status": self.status, "reason": self.reason, "help": self.remedy,
         }  # fmt: skip
+
+
+class Import(Protocol):
+    """An import of some frontend's: a file's module, and what could not be converted of it."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def module(self) -> Module: ...
+
+    @property
+    def records(self) -> Sequence[NodeRecord]: ...
+
+    @property
+    def faults(self) -> Sequence[Diagnostic]: ...
+
+    def run(self) -> None:
+        """Convert as far as possible, filling the fields."""
+
+
+def finished(importer: Import) -> Module:
+    """The module of an import, run to its end. Raises CompilerError listing everything that cannot be converted."""
+    importer.run()
+    faults = [*importer.faults, *diagnostics_of(importer.records, importer.file)]
+    if faults:
+        raise CompilerError(faults)
+    return importer.module
 
 
 CODES = {"unsupported": "E210", "malformed": "E212"}

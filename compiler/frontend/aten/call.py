@@ -9,15 +9,16 @@ import numpy as np
 
 from compiler.frontend.builder import Builder
 from compiler.frontend.common import emitter
+from compiler.frontend.common.emitter import Emitter
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Constant, Op, Value
+from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from compiler.ops import math
 
 BIND = "make it a constant in the exported model; an integer or boolean input can be bound with --bind"
 
 
-class Call:
+class Call(Emitter):
     """One call of a torch operator. Lives while its converter runs."""
 
     def __init__(self, name: str, builder: Builder, overload: str = "") -> None:
@@ -32,16 +33,6 @@ class Call:
         return plain if plain.endswith("__") else plain.removesuffix("_")
 
     # -- emission ----------------------------------------------------------------------------------------------------
-    def emit(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> Value:
-        """The first result of a new op (or its constant, where it folds)."""
-        return self.builder.emit(op_class, *operands, **attributes)[0]
-
-    def emit_all(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
-        return self.builder.emit(op_class, *operands, **attributes)
-
-    def constant(self, array: Any, dtype: DType | None = None) -> Constant:
-        return self.builder.constant(np.asarray(array, None if dtype is None else dtype.numpy))
-
     def scalar_like(self, number: float, value: Value) -> Constant:
         """A rank-0 constant of the element type of `value`."""
         return self.constant(number, value.type.dtype)

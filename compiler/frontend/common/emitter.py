@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
+
+from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Op, Value
 from compiler.ir.types import DType
@@ -13,17 +16,22 @@ from compiler.ops import tensor
 CUT_3D = "replace it by two-dimensional layers, or run this part in the host program"
 
 
-class Emitter(Protocol):
+class Emitter:
     """A source operator being converted: an ONNX node, an aten call."""
+
+    builder: Builder
 
     def emit(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> Value:
         """The first result of a new op (or its constant, where it folds)."""
+        return self.builder.emit(op_class, *operands, **attributes)[0]
 
     def emit_all(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
         """All results of a new op."""
+        return self.builder.emit(op_class, *operands, **attributes)
 
     def constant(self, array: Any, dtype: DType | None = None) -> Constant:
         """A tensor that is known."""
+        return self.builder.constant(np.asarray(array, None if dtype is None else dtype.numpy))
 
 
 def normal_axis(axis: int, rank: int) -> int:

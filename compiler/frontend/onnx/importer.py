@@ -24,7 +24,7 @@ from compiler.frontend.onnx.inputs import declared_inputs
 from compiler.frontend.onnx.node import DEPENDS, FIX_SHAPE, Inline, Node
 from compiler.frontend.onnx.registry import find_converter, load_converters
 from compiler.frontend.onnx.sorting import needed_in_order
-from compiler.frontend.records import Malformed, NodeRecord, Unsupported, diagnostics_of
+from compiler.frontend.records import Malformed, NodeRecord, Unsupported, finished
 from compiler.ir.core import Argument, Constant, Function, Module, Result, Value
 from compiler.ir.location import Location
 from compiler.ir.types import DType, TensorType
@@ -75,13 +75,10 @@ class Frame:
 def import_model(path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any]) -> Module:
     """The module of an ONNX file. Raises CompilerError listing every node that cannot be converted."""
     importer = Importer(path, shapes, bindings)
-    importer.run()
-    faults = [*importer.faults, *diagnostics_of(importer.records, importer.file)]
-    if faults:
-        raise CompilerError(faults)
+    module = finished(importer)
     if len(importer.function.outputs) != len(importer.model.graph.output):
         raise RuntimeError("an output was not converted and nothing was reported")
-    return importer.module
+    return module
 
 
 class Importer:

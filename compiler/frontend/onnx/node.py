@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 
 from compiler.frontend.builder import Builder
+from compiler.frontend.common.emitter import Emitter
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Constant, Op, Value
-from compiler.ir.types import DType
+from compiler.ir.core import Constant, Value
 
 MOST_ELEMENTS = 1 << 24
 """Elements of a constant that is not a weight of the model."""
@@ -49,7 +49,7 @@ class Inline:
     opsets: dict[str, int] | None = None
 
 
-class Node:
+class Node(Emitter):
     """One ONNX node with its inputs looked up. Lives while its converter runs."""
 
     def __init__(
@@ -184,16 +184,6 @@ class Node:
         return lambda index: index < len(self.proto.output) and bool(self.proto.output[index])
 
     # -- emission ----------------------------------------------------------------------------------------------------
-    def emit(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> Value:
-        """The first result of a new op (or its constant, where it folds)."""
-        return self.builder.emit(op_class, *operands, **attributes)[0]
-
-    def emit_all(self, op_class: type[Op], *operands: Value | None, **attributes: Any) -> list[Value]:
-        return self.builder.emit(op_class, *operands, **attributes)
-
-    def constant(self, array: Any, dtype: DType | None = None) -> Constant:
-        return self.builder.constant(np.asarray(array, None if dtype is None else dtype.numpy))
-
     def room_for(self, elements: int, what: str = "a table") -> None:
         """Raise Unsupported where a constant of so many elements would be made at import."""
         if elements > MOST_ELEMENTS:

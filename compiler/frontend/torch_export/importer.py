@@ -17,7 +17,7 @@ from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.aten import dtypes
 from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import DeclaredInput, resolve_inputs
-from compiler.frontend.records import NodeRecord, Unsupported, diagnostics_of
+from compiler.frontend.records import NodeRecord, Unsupported, finished
 from compiler.frontend.torch_export.archive import REMEDY, Archive, Reader, open_archive
 from compiler.frontend.torch_export.nodes import ABSENT, BLOCKED, TOKEN, Nodes
 from compiler.frontend.torch_export.schema import (
@@ -45,12 +45,7 @@ STATE = "give the state to forward as an argument and return it"
 
 def import_model(path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any]) -> Module:
     """The module of a `.pt2` file. Raises CompilerError listing every node that cannot be converted."""
-    importer = Importer(path, shapes, bindings)
-    importer.run()
-    faults = [*importer.faults, *diagnostics_of(importer.records, importer.file)]
-    if faults:
-        raise CompilerError(faults)
-    return importer.module
+    return finished(Importer(path, shapes, bindings))
 
 
 class Importer:

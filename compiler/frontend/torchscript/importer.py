@@ -14,7 +14,7 @@ import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic
 from compiler.frontend.builder import Builder
-from compiler.frontend.records import Malformed, NodeRecord, Unsupported, diagnostics_of
+from compiler.frontend.records import Malformed, NodeRecord, Unsupported, finished
 from compiler.frontend.torchscript import state
 from compiler.frontend.torchscript.archive import Archive, open_archive
 from compiler.frontend.torchscript.evaluator import Evaluator
@@ -39,15 +39,6 @@ MOST_SETTLING = 4
 def import_model(path: Path, shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any]) -> Module:
     """The module of a TorchScript file. Raises CompilerError listing everything that cannot be converted."""
     return finished(Importer(path, shapes, bindings))
-
-
-def finished(importer: Importer) -> Module:
-    """The module of an import, run to its end."""
-    importer.run()
-    faults = [*importer.faults, *diagnostics_of(importer.records, importer.file)]
-    if faults:
-        raise CompilerError(faults)
-    return importer.module
 
 
 class Importer:

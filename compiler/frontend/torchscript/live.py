@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compiler.errors import CompilerError, error
+from compiler.frontend.records import finished
 from compiler.frontend.torchscript.archive import read_archive
-from compiler.frontend.torchscript.importer import Importer, finished
+from compiler.frontend.torchscript.importer import Importer
 from compiler.ir.core import Module
 
 HELP = "give an example of the inputs: compiler.load(module, example=(x,)), or save it with torch.export"
