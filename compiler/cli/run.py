@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.cli import arguments
-from compiler.errors import CompilerError, error
+from compiler.errors import CompilerError, Diagnostic, error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import numpy as np
+
     from compiler.preprocess import Preprocess
     from compiler.samples import Input
     from runtime.session import Session
@@ -67,14 +69,18 @@ def run(args: argparse.Namespace) -> int:
     if not len(samples):
         raise error("E113", "there are no samples to run", where=str(args.inputs))
     reference = _Reference(args.against, session, dict(args.bind)) if args.against else None
-    batches = []
+    batches, odd = [], set()
     with arguments.progress("running", len(samples)) as done:
         for sample in samples:
+            odd |= {name for name, array in sample.items() if array.dtype.kind == "f" and np.isnan(array).any()}
             outputs: Any = session.run(sample)
             batches.append(outputs)
             if reference is not None:
                 reference.take(sample, outputs, samples.rows if len(batches) == len(samples) else samples.batch)
             done(len(batches))
+    for name in sorted(odd):
+        message = f"input {name!r} holds NaN, which the chip takes for 0 where it makes integers of it"
+        arguments.tell([Diagnostic(code="E117", severity="warning", message=message, where=str(args.inputs))])
     if args.output is not None:
         _write(args.output, samples, batches)
     return _report(args, samples.total, batches[0], reference)

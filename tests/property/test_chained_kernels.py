@@ -105,7 +105,7 @@ def test_random_chains_have_one_meaning(module: Module, way: dict[str, Any]) -> 
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chains(10), WAYS)
 def test_many_random_chains_have_one_meaning(module: Module, way: dict[str, Any]) -> None:
     assert_chain_has_one_meaning(module, way)

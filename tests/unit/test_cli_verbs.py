@@ -348,6 +348,7 @@ def test_outputs_that_are_no_numbers_never_meet_a_tolerance(command: Command, of
     float_model = next(p for p in offline.parent.iterdir() if p.suffix == ".onnx")
     result = command("run", offline, "--inputs", tmp_path / "nan.npz", "--against", float_model, "--tolerance", "0.5")
     assert result.code == 3
+    assert f"input {record.name!r} holds NaN" in result.err
 
 
 def test_passes_that_compile_runs_later_are_refused_before(command: Command, model_file: Path, tmp_path: Path):
