@@ -75,20 +75,10 @@ class CoreEmitter:
         self.outside = outside
         self.slot_of = dict(zip(shape.values, schedule.slot_of, strict=True))
         self.demands: dict[int, dict[Value, Box]] = {}
-        self.padding = self._padding_values()
+        self.padding = {value: outside for value, (outside,) in shape.padding.items()}
         self.stages = _by_stage(shape) if schedule.buffers > 1 else [shape.ops]
         self.held = frozenset(held_inputs(shape, schedule))
         self.ahead = schedule.buffers > 1
-
-    def _padding_values(self) -> dict[Value, float]:
-        """What lies outside the tensor of each value that some op pads."""
-        found: dict[Value, float] = {}
-        for op in self.shape.ops:
-            for i, value in enumerate(op.operands):
-                outside = op.pad_value(i)
-                if value is not None and outside is not None:
-                    found[value] = outside
-        return found
 
     def tiles(self, part: Box) -> list[Tile]:
         found: list[Tile] = []

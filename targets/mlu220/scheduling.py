@@ -48,6 +48,8 @@ def cheapest(
     What no schedule of a kind can beat is known before its tile is sought: kinds whose bound is above the best time so
     far are passed over, and so are candidates.
     """
+    if any(len(outside) > 1 for outside in shape.padding.values()):
+        return None
     below = constraints.get("below", math.inf)
     best: tuple[KernelSchedule, float] | None = None
 
@@ -62,7 +64,7 @@ def cheapest(
     return best
 
 
-IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding", "value"})
+IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position", "rounding"})
 """Attributes that say what is computed, not how much of it: numbers inside instructions."""
 
 

@@ -138,12 +138,25 @@ class KernelShape:
         return stages
 
     @cached_property
+    def padding(self) -> dict[Value, frozenset[float]]:
+        """What the ops that read a value beyond its border take its elements there for. A value has one buffer, so one
+        border: a kernel in which two ops want different ones (zero and minus infinity) has no schedule.
+        """
+        found: dict[Value, frozenset[float]] = {}
+        for op in self.ops:
+            read = op.input_boxes(tuple((0, d) for d in op.results[0].type.static_shape))
+            for i, (value, box) in enumerate(zip(op.operands, read, strict=True)):
+                outside = op.pad_value(i)
+                if value is None or box is None or outside is None:
+                    continue
+                if any(low < 0 or high > d for (low, high), d in zip(box, value.type.static_shape, strict=True)):
+                    found[value] = found.get(value, frozenset()) | {outside}
+        return found
+
+    @cached_property
     def bordered(self) -> frozenset[Value]:
         """Intermediate values that some op reads beyond their border: it is filled before they are computed."""
-        return frozenset(
-            value for op in self.ops for i, value in enumerate(op.operands)
-            if value is not None and value.producer is not None and op.pad_value(i) is not None
-        )  # fmt: skip
+        return frozenset(value for value in self.padding if value.producer is not None)
 
     @cached_property
     def recomputes(self) -> bool:

@@ -184,3 +184,16 @@ def test_results_read_beyond_their_border_are_stored_before_they_are_written_ove
     made = journey(net.done(net.op("tensor.concat", *values, name="all", axis=1)), cores=1, schedule=schedule,
                    chain="chain-kernels{gain=-99.0}")  # fmt: skip
     assert_one_meaning(made, random_inputs(made.prepared, 3))
+
+
+def test_two_ops_that_want_different_borders_of_one_value_stay_in_different_kernels() -> None:
+    """A depthwise convolution pads with zero, a max-pool with minus infinity; the value between has one border."""
+    net = Network((1, 4, 3, 3))
+    wide = net.conv(net.x, 4, "wide")
+    deep = net.conv(wide, 4, "deep", kernel=3, groups=4)
+    low = net.conv(deep, 4, "low", kernel=3, groups=4, strides=(2, 2))
+    high = net.op("nn.max_pool2d", wide, name="high", kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+    made = journey(net.done(net.add(high, low, "sum")), cores=1, chain="chain-kernels{gain=-99.0}")
+    assert all(len(p) == 1 for k in kernels(made.placed) for p in KernelShape(k).padding.values())
+    assert len(kernels(made.placed)) > 1
+    assert_one_meaning(made, random_inputs(made.prepared))
