@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 def load_batch(load: Load, batch: int) -> tuple[Module, int]:
     """`load(shapes)` with the batch, and 1; or the model of batch 1, and how many copies `replicate` must make.
 
-    Raises CompilerError E116 for inputs whose first dimension is not a batch of 1.
+    Raises CompilerError E119 for inputs whose first dimension is not a batch of 1.
     """
     single = load({})
     if batch == 1:
@@ -34,7 +34,7 @@ def load_batch(load: Load, batch: int) -> tuple[Module, int]:
     odd = [a for a in single.main.arguments if a.type.shape[:1] != (1,)]
     if odd:
         told = ", ".join(f"{a.name} {list(a.type.shape)}" for a in odd)
-        raise error("E116", f"--batch needs inputs of one sample; the model has {told}", help="give --shape instead")
+        raise error("E119", f"--batch needs inputs of one sample; the model has {told}", help="give --shape instead")
     shapes = {a.name: (batch, *a.type.static_shape[1:]) for a in single.main.arguments}
     for make in (lambda: load(shapes), lambda: _rebound(single, batch)):
         try:
