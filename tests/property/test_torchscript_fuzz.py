@@ -147,7 +147,7 @@ import random
 chance = random.Random(7)
 for name in fuzz.FILES:
     for kind in ("pickle", "code"):
-        for _ in range(20):
+        for _ in range(6):
             fuzz.attempt(fuzz.damaged(name, kind, chance), name)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
