@@ -43,6 +43,13 @@ def network(request: pytest.FixtureRequest, models: Path) -> tuple[str, Any]:
     return name, compiler.compile_model(module, scheme=scheme)
 
 
+def _opset(path: Path) -> int:
+    import onnx
+
+    imports = onnx.load(str(path), load_external_data=False).opset_import
+    return max(o.version for o in imports if o.domain in ("", "ai.onnx"))
+
+
 def onnxruntime_int8(path: Path, folder: Path, shape: tuple[int, ...], threads: int) -> Callable[[np.ndarray], object]:
     """onnxruntime on the network quantised by its own tools."""
     import onnxruntime
@@ -63,7 +70,7 @@ def onnxruntime_int8(path: Path, folder: Path, shape: tuple[int, ...], threads: 
         str(path),
         str(target),
         Reader(),
-        per_channel=True,
+        per_channel=_opset(path) >= 13,  # before it DequantizeLinear has no axis
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )

@@ -96,7 +96,7 @@ def test_options_survive_text_both_ways():
         ("fuse-batchnorm{max-weight-grwth=2}", "did you mean 'max-weight-growth'"),
         ("fuse-batchnorm{max-weight-growth=lots}", "must be a number, not lots"),
         ("prune-channels{ratio=0.5", "expected '}'"),
-        ("prepare{x=1}", "it stands for simplify,"),
+        ("prepare{x=1}", "it stands for drop-asymmetric,"),
         ("simplify,,simplify", "expected a pass name"),
     ],
 )
