@@ -22,9 +22,11 @@ Effort = Literal["greedy", "sizes", "search", "exact"]
 RUNGS: tuple[Effort, ...] = ("greedy", "sizes", "search", "exact")
 MOST_PAIRS = 2_000_000
 """Pairs of buffers alive together up to which the rungs above greedy are tried."""
-SEARCH_WORK = 1_000_000
+SEARCH_WORK = 4_000_000
 """Pairs looked at in all by the rung search."""
-SEARCH_TRIES = 400
+SEARCH_WALKS = 20
+SEARCH_STEPS = 200
+"""Exchanges tried before the search starts again from another order."""
 
 
 @dataclass(frozen=True)
@@ -199,14 +201,25 @@ def _by_size(buffers: Sequence[Buffer], conflicts: Sequence[Sequence[int]], best
 
 
 def _by_search(buffers: Sequence[Buffer], conflicts: Sequence[Sequence[int]], best: Allocation) -> Plans:
-    """From the best sorted order: one of the buffers that reach above the bound changes places with, or goes in front
-    of, one that lives at about the same time; kept unless more bytes reach above the bound than before."""
+    """Walks from each of the sorted orders, the best one first: a walk that has not arrived soon seldom does later."""
     generator = random.Random(0)
-    pairs = len(buffers) + sum(map(len, conflicts))
+    tries = SEARCH_WORK // (len(buffers) + sum(map(len, conflicts)))
     starts = [(order, _first_fit(buffers, conflicts, order)) for order in _sorted_orders(buffers)]
-    order, offsets = min(starts, key=lambda start: sum(_excess(buffers, start[1], best.bound)))
-    excess = _excess(buffers, offsets, best.bound)
-    for step in range(min(SEARCH_TRIES, SEARCH_WORK // pairs)):
+    starts.sort(key=lambda start: sum(_excess(buffers, start[1], best.bound)))
+    for walk in range(SEARCH_WALKS):
+        order, offsets = starts[walk % len(starts)]
+        steps = min(SEARCH_STEPS, tries - walk * SEARCH_STEPS)
+        yield from ((found, False) for found in _walk(buffers, conflicts, best.bound, order, offsets, steps, generator))
+
+
+def _walk(
+    buffers: Sequence[Buffer], conflicts: Sequence[Sequence[int]], bound: int, order: list[int], offsets: list[int],
+    steps: int, generator: random.Random,
+) -> Iterator[list[int]]:  # fmt: skip
+    """One of the buffers that reach above the bound changes places with, or goes in front of, one that lives at about
+    the same time; kept unless more bytes reach above the bound than before."""
+    excess = _excess(buffers, offsets, bound)
+    for step in range(steps):
         high = generator.choice([i for i, bytes in enumerate(excess) if bytes])
         other = generator.choice(conflicts[generator.choice(conflicts[high])])
         trial = list(order)
@@ -216,10 +229,10 @@ def _by_search(buffers: Sequence[Buffer], conflicts: Sequence[Sequence[int]], be
         else:
             trial.insert(min(there, here), trial.pop(here))
         found = _first_fit(buffers, conflicts, trial)
-        left = _excess(buffers, found, best.bound)
+        left = _excess(buffers, found, bound)
         if sum(left) <= sum(excess):
-            order, offsets, excess = trial, found, left
-            yield offsets, False
+            order, excess = trial, left
+            yield found
 
 
 def _excess(buffers: Sequence[Buffer], offsets: Sequence[int], bound: int) -> list[int]:

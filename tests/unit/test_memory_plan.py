@@ -118,6 +118,23 @@ def test_a_plan_above_the_bound_is_kept_where_the_exact_solver_proves_that_none_
     assert not allocate([Buffer(*row) for row in rows], "search").optimal
 
 
+def test_the_search_reaches_the_bound_where_branch_and_bound_gives_up() -> None:
+    rows = [  # an encoder with three levels of skips: TBEFN at 180 x 320, in units of 64 bytes
+        (5400, 0, 1), (2700, 0, 1), (2700, 0, 2), (5400, 0, 24), (2700, 1, 4), (2700, 2, 3),
+        (2700, 3, 10), (2700, 4, 5), (5400, 4, 24), (5400, 4, 17), (5400, 4, 7), (2700, 5, 6),
+        (2700, 6, 6), (28800, 7, 17), (28800, 7, 8), (14400, 8, 16), (14400, 8, 9), (7200, 9, 15),
+        (7200, 9, 12), (5400, 10, 19), (14400, 11, 13), (7200, 12, 12), (1840, 12, 12), (14400, 13, 14),
+        (1800, 14, 24), (1800, 14, 18), (14400, 15, 15), (3600, 15, 15), (28800, 16, 16), (7200, 16, 16),
+        (5400, 17, 18), (5400, 18, 24), (28800, 19, 24), (28800, 19, 20), (14400, 20, 24), (14400, 20, 21),
+        (7200, 21, 23), (7200, 21, 22), (7200, 22, 22), (1840, 22, 22), (14400, 23, 23), (3600, 23, 23),
+        (28800, 24, 24), (7200, 24, 24),
+    ]  # fmt: skip
+    assert solve(rows, 105_300).offsets is None
+    found = allocate([Buffer(*row) for row in rows])
+    assert (found.method, found.peak, found.optimal) == ("search", 105_300, True)
+    assert overlaps([Buffer(*row) for row in rows], found.offsets) == []
+
+
 def test_plans_do_not_depend_on_chance() -> None:
     items = [Buffer(1 + (k * 37) % 91, k, k + (k * 13) % 9) for k in range(60)]
     assert allocate(items) == allocate(list(items))
