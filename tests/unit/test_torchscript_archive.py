@@ -140,6 +140,7 @@ def test_archives_of_torch_export_are_told_where_they_belong() -> None:
     [(b"", "empty"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"), (b"<!DOCTYPE html>", "web page"),
      (b"\0" * 100, "not a TorchScript archive"), (zipped({"a": b""}, top=""), "not a TorchScript archive"),
      (zipped({"model.json": b"{}"}), "1.0")],
+    ids=["empty", "pointer", "page", "zeros", "archive", "first-version"],  # zip archives hold the time of day
 )  # fmt: skip
 def test_other_files_are_refused_by_what_they_are(data: bytes, message: str) -> None:
     refused(data, message)
