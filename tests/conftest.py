@@ -1,7 +1,9 @@
-"""Options and fixtures for tests that need real models or data: absent folders skip, with the reason printed."""
+"""Options and fixtures for tests that need real models or data: absent folders skip, with the reason printed; and what
+tests measured, printed when all are done."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,21 @@ def models(request: pytest.FixtureRequest) -> Path:
 def data(request: pytest.FixtureRequest) -> Path:
     """The folder of evaluation data."""
     return _folder(request, "--data")
+
+
+@pytest.fixture
+def show(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Takes lines to be printed at the end of the run, whichever process the test ran in."""
+    return lambda *lines: record_property("shown", "\n".join(map(str, lines)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ()) if r.when == "call"]
+    shown: dict[str, list[str]] = {}
+    for report in reports:
+        lines = [str(text) for name, text in report.user_properties if name == "shown"]
+        if lines:
+            shown.setdefault(report.nodeid.partition("[")[0], []).extend(lines)
+    for test, lines in shown.items():
+        terminalreporter.section(test, sep="-")
+        terminalreporter.write_line("\n".join(lines))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def bindings(name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_import_time_beside_torch(name: str, models: Path) -> None:
+def test_import_time_beside_torch(name: str, models: Path, show: Callable[..., None]) -> None:
     torch = pytest.importorskip("torch")
     ours, theirs = [], []
     for _ in range(6):
@@ -57,8 +58,8 @@ def test_import_time_beside_torch(name: str, models: Path) -> None:
         torch.jit.load(str(models / name))
         ours.append(middle - start)
         theirs.append(time.perf_counter() - middle)
-    print(f"\n{name}: {min(ours) * 1e3:.0f} ms, torch.jit.load {min(theirs) * 1e3:.0f} ms")
-    assert min(ours) < 2.0
+    show(f"{name}: {min(ours) * 1e3:.0f} ms, torch.jit.load {min(theirs) * 1e3:.0f} ms")
+    assert min(ours) < 20 * min(theirs)
 
 
 def peak(first: str, then: str) -> tuple[float, float]:
@@ -70,10 +71,10 @@ def peak(first: str, then: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_imagenet.pt", "silero_vad.jit"])
-def test_import_memory_beside_torch(name: str, models: Path) -> None:
+def test_import_memory_beside_torch(name: str, models: Path, show: Callable[..., None]) -> None:
     pytest.importorskip("torch")
     path = models / name
     ours = peak(OURS, f"load({str(path)!r}, {ARCHIVES[name]!r}, {bindings(name)!r})")
     theirs = peak("import torch", f"torch.jit.load({str(path)!r})")
-    print(f"\n{name}: {ours[0]:.0f} to {ours[1]:.0f} MB, torch {theirs[0]:.0f} to {theirs[1]:.0f} MB")
+    show(f"{name}: {ours[0]:.0f} to {ours[1]:.0f} MB, torch {theirs[0]:.0f} to {theirs[1]:.0f} MB")
     assert ours[1] < theirs[1]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from .core_models import CORE_MODELS
 
 ROOT = Path(__file__).parents[2]
 MODEL = "mobilenet_v2_imagenet.onnx"
-PATIENCE = 300
-"""Seconds, on a busy machine with two processors."""
+HANGS = 1200
+"""Seconds after which a command is taken to hang."""
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def command(folder: Path, *words: object) -> tuple[subprocess.CompletedProcess[s
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "compiler.cli.main", *map(str, words)], cwd=folder, text=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=4 * PATIENCE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=HANGS,
     )  # fmt: skip
     return done, time.perf_counter() - started
 
@@ -105,7 +106,7 @@ def judged(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_bisection_finds_the_one_rewrite_of_many_that_broke_a_result(bench: Path) -> None:
+def test_bisection_finds_the_one_rewrite_of_many_that_broke_a_result(bench: Path, show: Callable[..., None]) -> None:
     done, seconds = command(
         bench, "debug", "bisect", "m.onnx", *SHAPE, "-p", "prepare,bound,simplify", "--load-pass", "plugin.py",
         "--check", judged(bench), "--json",
@@ -114,36 +115,37 @@ def test_bisection_finds_the_one_rewrite_of_many_that_broke_a_result(bench: Path
     found = json.loads(done.stdout)
     assert (found["pass_text"], found["rewrite"], found["rewrites"]) == ("bound", 17, 35)
     assert found["description"].startswith("clip at ")
-    print(f"\nbisection to a rewrite: {seconds:.0f} s, {done.stderr.count('good ') + done.stderr.count('bad  ')} steps")
-    assert seconds < PATIENCE
+    steps = done.stderr.count("good ") + done.stderr.count("bad  ")
+    show(f"bisection to a rewrite: {seconds:.0f} s, {steps} steps")
+    assert steps <= 16  # of passes and of rewrites, half of what is left each time
 
 
 @pytest.mark.slow
-def test_bisection_finds_the_pass_that_broke_a_result_without_a_rewrite(bench: Path) -> None:
+def test_bisection_finds_the_pass_that_broke_a_result_without_a_rewrite(bench: Path, show: Callable[..., None]) -> None:
     done, seconds = command(
         bench, "debug", "bisect", "m.onnx", *SHAPE, "-p", "prepare,spoil,simplify", "--load-pass", "plugin.py",
         "--check", judged(bench),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "spoil, makes it bad" in done.stdout and "not by one of its 0 counted rewrites" in done.stdout
-    print(f"\nbisection to a pass: {seconds:.0f} s")
-    assert seconds < PATIENCE
+    show(f"bisection to a pass: {seconds:.0f} s")
 
 
 @pytest.mark.slow
-def test_reduction_leaves_at_most_three_ops_of_a_network_that_crashes_a_pass(bench: Path) -> None:
+def test_reduction_leaves_at_most_three_ops_of_a_network_that_crashes_a_pass(
+    bench: Path, show: Callable[..., None]
+) -> None:
     run_pipeline(load(bench / "m.onnx", {"input": (1, 3, 224, 224)}), "prepare")
     check = f"{sys.executable} -m compiler.cli.main opt {{}} -p crash --load-pass {bench / 'plugin.py'} -o out.mlu"
     done, seconds = command(bench, "debug", "reduce", "m.onnx", *SHAPE, "--check", check, "-o", "small.mlu")
     assert done.returncode == 0, done.stderr
     kinds = [op.op_name for op in read_module(bench / "small.mlu").main.body]
     assert kinds == ["nn.conv2d", "nn.relu", "graph.return"]
-    print(f"\nreduction: {seconds:.0f} s; {done.stderr.strip().splitlines()[-1]}")
-    assert seconds < PATIENCE
+    show(f"reduction: {seconds:.0f} s; {done.stderr.strip().splitlines()[-1]}")
 
 
 @pytest.mark.slow
-def test_reduction_of_a_wrong_result_keeps_the_op_that_is_wrong(bench: Path) -> None:
+def test_reduction_of_a_wrong_result_keeps_the_op_that_is_wrong(bench: Path, show: Callable[..., None]) -> None:
     """Each part comes with the values its inputs really have, so that a judge can compare results."""
     script = bench / "judge.sh"
     mluc = f"{sys.executable} -m compiler.cli.main"
@@ -160,7 +162,7 @@ def test_reduction_of_a_wrong_result_keeps_the_op_that_is_wrong(bench: Path) -> 
     assert done.returncode == 0, done.stderr
     ops = [op for op in read_module(bench / "wrong.mlu").main.body if op.op_name != "graph.return"]
     assert len(ops) <= 3 and any(op.op_name == "nn.relu" and op.results[0].type.static_shape[1] == 384 for op in ops)
-    print(f"\nreduction by results: {seconds:.0f} s; {done.stderr.strip().splitlines()[-1]}")
+    show(f"reduction by results: {seconds:.0f} s; {done.stderr.strip().splitlines()[-1]}")
 
 
 WRONG = '''

@@ -1,12 +1,13 @@
 """Every core model keeps its score when it is compiled at the defaults, wholly on the chip.
 
-    pytest tests/endtoend/test_scores.py -m slow -s --models DIR --data DIR
+    pytest tests/endtoend/test_scores.py -m slow --models DIR --data DIR
 
 prints the table of all models on all data; `python -m tests.endtoend.scores DIR DIR` does so without judging.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,11 @@ def test_a_model_keeps_its_score_on_a_sample(scored: Scored, models: Path, data:
 @pytest.mark.slow
 @pytest.mark.parametrize("scored", SCORED, ids=by_name)
 def test_a_model_keeps_its_score_on_all_data(
-    scored: Scored, models: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    scored: Scored, models: Path, data: Path, show: Callable[..., None]
 ) -> None:
     pytest.importorskip("onnxruntime")
     result = scores.measure(scored, models, data)
-    with capsys.disabled():
-        heading = f"\n{scores.HEADING}" if scored is SCORED[0] else ""
-        print(heading, result, *(f"    {note}" for note in result.notes), sep="\n")
+    show(*[scores.HEADING][scored is not SCORED[0]:], result, *(f"    {note}" for note in result.notes))
     assert_on_chip(result)
     assert result.lost <= scored.bound, f"{scores.HEADING}\n{result}"
 
@@ -60,12 +59,11 @@ NOISE = 1.0
 @pytest.mark.slow
 @pytest.mark.parametrize("scored", [s for s in SCORED if s.preprocess and s.figure == "top1"], ids=by_name)
 def test_a_classifier_that_takes_pixels_scores_alike(
-    scored: Scored, models: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    scored: Scored, models: Path, data: Path, show: Callable[..., None]
 ) -> None:
     pytest.importorskip("onnxruntime")
     result = scores.measure(scored, models, data, input_type="uint8")
-    with capsys.disabled():
-        print("", result, sep="\n")
+    show(result)
     assert_on_chip(result)
     assert result.lost <= scored.bound + NOISE, f"{scores.HEADING}\n{result}"
 
