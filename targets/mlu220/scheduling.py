@@ -70,7 +70,7 @@ IMMEDIATES = frozenset({"constant", "fix_position", "parameter_value", "position
 
 def structure(kernel: Kernel) -> tuple[Any, ...]:
     """What a kernel's schedule depends on: its ops, their attributes but for immediates, shapes and element types, and
-    how they are connected."""
+    how they are connected. A constant counts by its shape and by where else it is read, not by what it holds."""
     number: dict[Value, int] = {}
 
     def kind(value: Value) -> Any:
@@ -79,7 +79,9 @@ def structure(kernel: Kernel) -> tuple[Any, ...]:
     def name(value: Value | None) -> Any:
         if value is None:
             return None
-        return kind(value) if isinstance(value, Constant) else number[value]
+        if isinstance(value, Constant):
+            return number.setdefault(value, len(number)), kind(value)
+        return number[value]
 
     block = kernel.body.block
     for argument in block.arguments:
