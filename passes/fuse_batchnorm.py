@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compiler.ir.core import Constant, Module, Op, Value
+from compiler.ir.core import Constant, Module, Op
 from compiler.ops.math import Add
 from compiler.pass_context import Pass, PassContext
 from compiler.rewrite import Declined, Match, OpPattern, Rewriter, Rule, anything, constant, pattern
 
 _CONVOLUTION = pattern("nn.conv2d", "nn.conv_transpose2d", bind="producer")
-_MATMUL = pattern("nn.matmul", bind="producer", b=constant("weights"))
+_MATMUL = pattern("nn.matmul", bind="producer", b=constant("weights", where=lambda c: c.type.rank > 1))
 _SHIFTED_MATMUL = pattern("math.add", bind="shifted", a=_MATMUL, b=constant("shift"))
 
 
@@ -73,12 +73,15 @@ class FuseBatchNorm(Pass):
         if norm.axis % norm.x.type.rank != channel:
             return Declined("normalises another axis than the output channel")
         gamma, beta, mean, var = (v.data.astype(np.float64) for v in vectors)
-        scale = gamma / np.sqrt(var + norm.epsilon)
-        return self._fold(match, rewriter, _Affine(scale, beta - mean * scale, norm.bias))
+        with np.errstate(all="ignore"):  # a scale that is not finite is declined
+            scale = gamma / np.sqrt(var + norm.epsilon)
+            shift = beta - mean * scale
+        return self._fold(match, rewriter, _Affine(scale, shift, norm.bias))
 
     def fold_scale(self, match: Match, rewriter: Rewriter) -> object:
         factor = _per_channel(match)
-        scale = factor if match.root.op_name == "math.mul" else 1.0 / factor
+        with np.errstate(divide="ignore"):
+            scale = factor if match.root.op_name == "math.mul" else 1.0 / factor
         return self._fold(match, rewriter, _Affine(scale, np.zeros_like(scale)))
 
     def fold_shift(self, match: Match, rewriter: Rewriter) -> object:
@@ -93,8 +96,7 @@ class FuseBatchNorm(Pass):
             return Declined("weights are not constant")
         if weights.type.quant is not None or not weights.type.dtype.is_float:
             return Declined("weights are quantised")
-        if weights.type.rank < 2:
-            return Declined("weights are a vector")
+        addend = _addend(match)
         if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
             return Declined("scale is not finite")
         scaled = (weights.data.astype(np.float64) * _along_weights(affine.scale, producer)).astype(weights.data.dtype)
@@ -102,37 +104,46 @@ class FuseBatchNorm(Pass):
             return Declined("scale too large")
         if not (affine.scale == 1.0).all():
             weights = rewriter.derive(weights, scaled)
+        bias = _new_constant(rewriter, addend, affine, weights, f"{match.root.name}.bias")
         fold = _into_matmul if producer.op_name == "nn.matmul" else _into_convolution
-        return fold(match, rewriter, affine, weights)
+        fold(match, rewriter, weights, bias)
+        return None
 
 
 _SCALES = ("math.mul", "math.div")
 
 
-def _into_convolution(match: Match, rewriter: Rewriter, affine: _Affine, weights: Constant) -> object:
+def _addend(match: Match) -> Constant | None:
+    """What is added to the producer's sums already, per channel. Raises Declined where it is anything else."""
+    producer = match.producer
+    if producer.op_name != "nn.matmul":
+        if producer.bias is not None and not isinstance(producer.bias, Constant):
+            raise Declined("bias is not constant")
+        return producer.bias
+    addend: Constant | None = match.bindings.get("shift")
+    if addend is not None:
+        shape, count = addend.type.static_shape, _channels(producer)
+        per_channel = addend.data.size == 1 or (shape[-1] == count and addend.data.size == count)
+        if not per_channel or match.shifted.result.type != producer.result.type:
+            raise Declined("addend is not per channel")
+    return addend
+
+
+def _into_convolution(match: Match, rewriter: Rewriter, weights: Constant, bias: Constant | None) -> None:
     """The convolution again with new weights and bias in place of what follows it."""
     conv = match.producer
-    if conv.bias is not None and not isinstance(conv.bias, Constant):
-        return Declined("bias is not constant")
-    bias = _new_constant(rewriter, conv.bias, affine, weights, f"{match.root.name}.bias")
     new = rewriter.create(type(conv), conv.x, weights, bias, **conv.attributes)
     rewriter.replace(match.root, new.result)
-    return None
 
 
-def _into_matmul(match: Match, rewriter: Rewriter, affine: _Affine, weights: Constant) -> object:
+def _into_matmul(match: Match, rewriter: Rewriter, weights: Constant, bias: Constant | None) -> None:
     """The matmul again with new weights, then one addition of a constant where there is anything to add."""
     matmul = match.producer
-    old = match.bindings.get("shift")
-    if old is not None and (_vector(old, matmul.result) is None or match.shifted.result.type != matmul.result.type):
-        return Declined("addend is not per channel")
-    shift = _new_constant(rewriter, old, affine, weights, f"{match.root.name}.bias")
     new = rewriter.create(type(matmul), matmul.a, weights)
-    if shift is not None:
+    if bias is not None:
         new.result.name = matmul.name if weights is matmul.b else f"{match.root.name}.product"
-        new = rewriter.create(Add, new.result, shift)
+        new = rewriter.create(Add, new.result, bias)
     rewriter.replace(match.root, new.result)
-    return None
 
 
 def _new_constant(
@@ -157,14 +168,6 @@ def _channel_axis(producer: Any) -> int:
 
 def _channels(producer: Any) -> int:
     return producer.result.type.static_shape[_channel_axis(producer)]
-
-
-def _vector(value: Constant, like: Value) -> np.ndarray | None:
-    """A constant with one number, or one per index of the last axis of `like`, as f64; None if it is neither."""
-    shape = value.type.static_shape
-    if value.data.size == 1 or (shape[-1:] == like.type.shape[-1:] and value.data.size == shape[-1]):
-        return value.data.astype(np.float64).reshape(-1)
-    return None
 
 
 def _per_channel(match: Match) -> np.ndarray:
