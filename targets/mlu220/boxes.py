@@ -43,9 +43,11 @@ def clip(box: Box, shape: Sequence[int]) -> Box:
 
 
 def hull(first: Box | None, second: Box) -> Box:
-    """The smallest box that holds both."""
-    if first is None or first == second:
+    """The smallest box that holds both; an empty one takes no part."""
+    if first is None or first == second or not volume(first):
         return second
+    if not volume(second):
+        return first
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
 
 

@@ -202,9 +202,13 @@ class KernelShape:
         for op, result, shape, read in self._readers:
             if result not in wanted:
                 continue
-            needed = op.input_boxes(clip(wanted[result], shape))
+            inner = clip(wanted[result], shape)
+            needed = op.input_boxes(inner)
+            empty = [axis for axis, (low, high) in enumerate(inner) if low == high]  # all of it is padding
             for i, taken in read:
                 part = needed[i] if i < len(needed) else None
+                if part is not None and empty:
+                    part = tuple((0, 0) if axis in empty else interval for axis, interval in enumerate(part))
                 if part is not None:
                     wanted[taken] = hull(wanted.get(taken), part)
         return wanted
