@@ -7,6 +7,7 @@ two buffers the queues overlap; `stream` adds the synchronisation.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,15 +243,17 @@ class CoreEmitter:
         run = view.itemsize
         if loops and loops[-1].strides == (view.itemsize,):
             run = loops.pop().count * view.itemsize
-        if len(loops) > 3:
-            raise ValueError("a border of more than three strided axes")
-        counts = [1] * (3 - len(loops)) + [loop.count for loop in loops]
-        strides = [0] * (3 - len(loops)) + [loop.strides[0] for loop in loops]
-        instruction = isa.Fill(
-            dst=view.address, element_size=view.itemsize, value=bits, run=run, n0=counts[0], n1=counts[1], n2=counts[2],
-            dst_stride0=strides[0], dst_stride1=strides[1], dst_stride2=strides[2],
-        )  # fmt: skip
-        self.sink.add(instruction, [view.slot], [])
+        inner = loops[-3:]
+        outer = loops[: len(loops) - len(inner)]
+        counts = [1] * (3 - len(inner)) + [loop.count for loop in inner]
+        strides = [0] * (3 - len(inner)) + [loop.strides[0] for loop in inner]
+        for index in itertools.product(*(range(loop.count) for loop in outer)):
+            start = view.address + sum(i * loop.strides[0] for i, loop in zip(index, outer, strict=True))
+            instruction = isa.Fill(
+                dst=start, element_size=view.itemsize, value=bits, run=run, n0=counts[0], n1=counts[1], n2=counts[2],
+                dst_stride0=strides[0], dst_stride1=strides[1], dst_stride2=strides[2],
+            )  # fmt: skip
+            self.sink.add(instruction, [view.slot], [])
 
     def _parameter_place(self, index: int, tile: Tile) -> tuple[int, int]:
         """(offset, slot) of a parameter's copy for this tile's channel block."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from compiler.ir.core import Module
 from compiler.ops.graph import Kernel
 from targets.mlu220.scheduling import structure
@@ -27,3 +29,19 @@ def test_a_constant_read_twice_is_not_scheduled_like_two_constants() -> None:
     one = net.op("math.mul", net.add(net.inputs[1], first, "e"), first, name="f")
     apart, shared = kernels_of(same_everywhere(net.done(two, one), chain=""))
     assert structure(apart) != structure(shared)
+
+
+@pytest.mark.parametrize("rank", [5, 6])
+def test_borders_of_more_than_four_axes_are_filled(rank: int) -> None:
+    net = Network((2, 3, 2, 3, 2, 3)[:rank])
+    same_everywhere(net.done(net.op("tensor.pad", net.x, name="y", pads=(1,) * 2 * rank)))
+
+
+def test_a_window_over_padding_alone_asks_for_nothing_before_it() -> None:
+    net = Network((1, 8, 9, 9))
+    bias = net.constant("b", 8)
+    y = net.op("nn.conv2d", net.x, net.constant("v", 8, 8, 2, 2, scale=0.2), bias, name="y", strides=(3, 3))
+    z = net.op("nn.conv2d", net.relu(y, "r"), net.constant("w", 8, 8, 3, 3, scale=0.1), name="z", pads=(6, 6, 6, 6))
+    made = same_everywhere(net.done(z), schedule="schedule{max-rows=1}")
+    windows = [[op.op_name for op in kernel.body.block].count("mlu.conv2d") for kernel in kernels_of(made)]
+    assert 2 in windows
