@@ -7,6 +7,7 @@ Chunk counts depend on the work only, never on the number of threads.
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Packer:
         self._spaces = spaces
         self._tables: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
         self._clean: dict[tuple[int, ...], bool] = {}
-        self._begins: dict[tuple[int, int], np.ndarray] = {}
+        self._begins: dict[tuple[int, int, int], np.ndarray] = {}
         self.keep: list[np.ndarray] = []
         self.scratch = L.SCRATCH_PANEL
 
@@ -134,11 +135,12 @@ class Packer:
         """Address of what sums begin with, when the filters are constants; otherwise 0, and the kernel computes it."""
         from runtime.kernels.vnni import starts_of
 
-        first, size = key = self._filters(d)
+        first, size = self._filters(d)
         if not self._spaces.is_constant(first, first + size):
             return 0
+        key = (first, size, steps := int(d[L.K_STEPS]))  # the same bytes can be few columns of many steps or the reverse
         if key not in self._begins:
-            self._begins[key] = starts_of(self._arena[first : first + size], int(d[L.K_STEPS]))
+            self._begins[key] = starts_of(self._arena[first : first + size], steps)
             self.keep.append(self._begins[key])
         return int(self._begins[key].ctypes.data)
 
@@ -149,8 +151,8 @@ class Packer:
         width = geometry.columns
         reuse = True
         if width > L.BLOCK and periods:
-            step = int(np.lcm.reduce(np.array(periods, np.int64)))
-            reuse = 0 < step <= L.BLOCK
+            step = math.lcm(*periods)
+            reuse = step <= L.BLOCK
             width = L.BLOCK // step * step if reuse else L.BLOCK
         elif width > L.BLOCK:
             width = -(-geometry.columns // MAX_CHUNKS // L.BLOCK) * L.BLOCK

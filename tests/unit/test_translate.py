@@ -116,6 +116,19 @@ def test_a_store_over_another_operand_with_a_shift_is_not_joined() -> None:
     assert count(made) >= 4
 
 
+def test_a_store_over_the_heads_source_is_not_joined_where_that_is_read_several_times() -> None:
+    """Four times the same 64 floats become 256 int8 in the same bytes: not element by element."""
+    made = session(
+        load(0),
+        isa.Unary(dst=1024, src=0, rows=4, count=N, dst_pitch=4 * N, src_pitch=0, dtype="F32", function="ABS"),
+        isa.Convert(
+            dst=0, src=1024, rows=4, count=N, dst_pitch=N, src_pitch=4 * N, src_type="F32", dst_type="I8", position=-4
+        ),
+        store(0, size=2 * N), store(2 * N, 2 * N, size=2 * N), translate={"elide": False},
+    )  # fmt: skip
+    assert count(made) == count(made, "operations")
+
+
 def test_fusing_random_layers_saves_calls() -> None:
     saved = 0
     for seed in range(12):
@@ -239,6 +252,17 @@ def test_offsets_follow_runs_of_rows_or_of_taps() -> None:
     assert tap.tolist() == [0, 4, 7, 11]
     wide, _ = offset_table((1, 1, 6, 0, 0, 2, 100, 12))
     assert wide.tolist() == [0, 8], "int16 activations with int8 filters take 8 bytes a step"
+
+
+def test_the_same_filters_may_be_read_as_many_columns_or_as_many_steps() -> None:
+    """What sums begin with depends on the form, not only on where the filters lie."""
+    filters = isa.Copy(dst=(isa.WRAM, 0), src=(CONSTANTS, 0), run=4 * 64 * 2)
+    shape = {"src": 0, "filters": 0, "h": 1, "w": 1, "kh": 1, "kw": 1, "src_row_pitch": 0, "dst_type": "F32"}
+    shape |= {"src_type": "I8", "filter_type": "I8", "fix_position": -7}
+    wide = isa.Conv(dst=512, ci=4, co=64, src_pixel_pitch=4, **shape)
+    deep = isa.Conv(dst=1024, ci=8, co=32, src_pixel_pitch=8, **shape)
+    session(load(0), filters, wide, deep, store(512), store(1024, 4 * N, size=128), load(2048), store(2048, 384, 128),
+            outputs=2, constants=128)  # fmt: skip
 
 
 def test_an_address_outside_the_arena_is_refused() -> None:
