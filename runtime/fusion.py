@@ -170,10 +170,18 @@ class _Fusion:
                 chained = position > 0 and k == (1 if member in group.swapped else 0)
                 if chained:
                     continue
-                in_step = operation.vector is not None and (k == 0 or operation.vector.mode == L.FULL)
+                in_step = self._is_in_step(operation, k, last)
                 if self._is_overwritten(member, k, access, inside, last, target if in_step else None):
                     return False
         return True
+
+    def _is_in_step(self, operation: Operation, k: int, last: int) -> bool:
+        """Whether an operand is read element by element as the last member stores. Elements of one size, or the same
+        bytes could hold more of them, read several times."""
+        vector = operation.vector
+        if vector is None or not (k == 0 or vector.mode == L.FULL):
+            return False
+        return SIZES[vector.source.type] == SIZES[self.vectors[last].target.type]
 
     def _is_overwritten(
         self, member: int, k: int, access: Access, inside: set[int], last: int, target: Access | None

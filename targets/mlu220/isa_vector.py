@@ -180,8 +180,14 @@ class Convert(Instruction, opcode=0x32, unit=Unit.VECTOR):
             lambda c: aligned(TYPE_SIZES[c.dst_type], c.dst, c.dst_pitch),
         ),
         OVERLAPS_ITSELF(lambda c: whole(c, c.dst, c.count * TYPE_SIZES[c.dst_type], (c.rows, c.dst_pitch))),
-        IN_PLACE(lambda c: same(*Convert.accesses(c)) | disjoint(*Convert.accesses(c))),
+        IN_PLACE(lambda c: Convert.in_place(c)),
     )
+
+    @staticmethod
+    def in_place(c: Columns) -> np.ndarray:
+        """Elements of another size cover the same bytes only where rows are read several times: not one by one."""
+        one_by_one = TYPE_SIZES[c.src_type] == TYPE_SIZES[c.dst_type]
+        return (one_by_one & same(*Convert.accesses(c))) | disjoint(*Convert.accesses(c))
 
     @staticmethod
     def exists(c: Columns) -> np.ndarray:

@@ -125,6 +125,10 @@ def test_opcodes_and_mnemonics_are_unique_and_every_instruction_is_documented():
             isa.Convert(dst=0, src=512, count=8, src_type="I8", dst_type="I16"),
             "no conversion from I8 to I16",
         ),
+        (
+            isa.Convert(dst=0, src=0, rows=4, count=64, dst_pitch=64, src_pitch=0, src_type="F32", dst_type="I8"),
+            "destination must be exactly a source or apart from it",
+        ),
         (isa.Fill(dst=0, element_size=3, run=3), "element_size is 1, 2 or 4, not 3"),
         (isa.Fill(dst=0, element_size=1, run=3, value=256), "value 0x100 does not fit 1 bytes (unsigned)"),
         (isa.Barrier(mask=0), "mask = 0 is outside 1 to 31"),
