@@ -138,7 +138,8 @@ class Packer:
         first, size = self._filters(d)
         if not self._spaces.is_constant(first, first + size):
             return 0
-        key = (first, size, steps := int(d[L.K_STEPS]))  # the same bytes can be few columns of many steps or the reverse
+        steps = int(d[L.K_STEPS])
+        key = (first, size, steps)  # the same bytes may be many columns of few steps elsewhere
         if key not in self._begins:
             self._begins[key] = starts_of(self._arena[first : first + size], steps)
             self.keep.append(self._begins[key])
