@@ -98,6 +98,10 @@ class Builder:
         """Keep `name` for a tensor of the model."""
         self._names.add(name)
 
+    def release(self, *names: str) -> None:
+        """Names of what was given up are free again."""
+        self._names.difference_update(names)
+
     def fresh_name(self, wanted: str) -> str:
         """`wanted`, or `wanted.1`, … : a name nothing has yet."""
         name = wanted

@@ -440,10 +440,14 @@ class Function:
 
     def walk(self) -> Iterator[Op]:
         """Every op, outer before inner."""
-        for op in self.body:
+        stack = [iter(self.body)]
+        while stack:
+            op = next(stack[-1], None)
+            if op is None:
+                stack.pop()
+                continue
             yield op
-            for region in op.regions:
-                yield from region.block
+            stack += [iter(region.block) for region in reversed(op.regions)]
 
     def add_argument(self, type: TensorType, name: str = "") -> Argument:
         return self.body.add_argument(type, name)

@@ -274,6 +274,8 @@ class _Builder:
 
     # -- ops ---------------------------------------------------------------------------------------------------------
     def open_region(self, statement: Statement, regions: list[Region]) -> None:
+        if len(self.frames) > MAX_NESTING:
+            raise self.fault(statement, None, f"regions are nested more than {MAX_NESTING} deep", "E319")
         region = Region()
         self.frames.append(_Frame(region.block, op=statement, regions=[*regions, region]))
 

@@ -21,6 +21,7 @@ from compiler.ir.types import DType, QuantType, TensorType
 
 MAX_OPERANDS_SHOWN = 4
 MAX_POSITION = 126
+DEEPEST_REGIONS = 16
 
 
 def verify(module: Module, level: str | None = None) -> None:
@@ -249,7 +250,7 @@ class _Checker:
             message = f"attribute 'outputs' names {len(names)} values, {len(last._operands)} are returned"
             self.found.append(_fault("E305", message, self.where))
 
-    def block(self, block: Block, terminator: str, outer: Op | None) -> None:
+    def block(self, block: Block, terminator: str, outer: Op | None, depth: int = 0) -> None:
         """Check a block of the function, or of the region of `outer`."""
         defined: set[Value] = set(block.arguments)
         for index, argument in enumerate(block.arguments):
@@ -266,11 +267,14 @@ class _Checker:
             for region in op.regions:
                 if region.op is not op or region.block.owner is not region:
                     self.found.append(self.excerpts.fault("E305", "its region belongs to something else", op))
-                elif outer is not None:
+                elif outer is not None and "graph.kernel" in (op.op_name, outer.op_name):
                     message = "stands inside another region; kernels do not nest"
                     self.found.append(self.excerpts.fault("E305", message, op))
+                elif depth == DEEPEST_REGIONS:
+                    message = f"regions are nested more than {DEEPEST_REGIONS} deep"
+                    self.found.append(self.excerpts.fault("E305", message, op))
                 else:
-                    self.block(region.block, "graph.yield", op)
+                    self.block(region.block, "graph.yield", op, depth + 1)
         if block.last is None:
             self.found.append(_fault("E305", f"has no ops; it must end with {terminator}", self.where))
 

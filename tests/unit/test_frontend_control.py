@@ -211,14 +211,17 @@ def test_regions_print_and_parse(tmp_path: Path) -> None:
     assert print_module(parse_module(print_module(module))) == print_module(module)
 
 
-def test_a_choice_inside_a_choice_is_refused(tmp_path: Path) -> None:
-    inner = node("If", ["c"], ["m"], then_branch=branch("p", "Relu"), else_branch=branch("q", "Neg"))
+def test_a_choice_inside_a_choice(tmp_path: Path) -> None:
+    inner = node("If", ["d"], ["m"], then_branch=branch("p", "Relu"), else_branch=branch("q", "Neg"))
     out = helper.make_tensor_value_info("m", TensorProto.FLOAT, None)
     outer = helper.make_graph([inner], "outer", [], [out])
     proto = model([node("If", ["c"], ["y"], then_branch=outer, else_branch=branch("r", "Abs"))],
-                  {"x": (2,), "c": ((), TensorProto.BOOL)})  # fmt: skip
-    with pytest.raises(CompilerError, match="holds another branch or loop"):
-        imported(proto, tmp_path)
+                  {"x": (2,), "c": ((), TensorProto.BOOL), "d": ((), TensorProto.BOOL)})  # fmt: skip
+    for c, d in ((True, True), (True, False), (False, True)):
+        module = agree(proto, [random(2), np.array(c), np.array(d)], tmp_path)
+    verify(module)
+    assert op_names(module) == ["graph.if"]
+    assert print_module(parse_module(print_module(module))) == print_module(module)
 
 
 # -- functions ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from strategies import Matched, Optional, Sink, Source, Unary
 
-from compiler.errors import Diagnostic
+from compiler.errors import CompilerError, Diagnostic
 from compiler.ir.core import Constant, Function, Module, Op, Region, Value
 from compiler.ir.location import Location
 from compiler.ir.parser import parse_module
@@ -123,6 +123,28 @@ def test_kernels_do_not_nest() -> None:
     inside.prepend(kernel_of(inside.arguments[0]))
     main.body.append(Return(main.body.append(outer).result))
     assert "kernels do not nest" in only_fault(module).message
+
+
+def nested_choices(depth: int) -> str:
+    """A module with choices inside choices, as text."""
+    lines = ["// mluc ir 1", "func @main(%c: tensor<bool>, %x: tensor<2xf32>) -> (tensor<2xf32>) {"]
+    for i in range(depth):
+        outer = i - 1 if i else ""
+        lines += [f"%r{i} = graph.if %c{outer}, %c{outer}, %x{outer} {{",
+                  f"(%c{i}: tensor<bool>, %x{i}: tensor<2xf32>):"]  # fmt: skip
+    for i in reversed(range(depth)):
+        lines += [f"yield {f'%x{i}' if i == depth - 1 else f'%r{i + 1}'}", "} {",
+                  f"(%d{i}: tensor<bool>, %y{i}: tensor<2xf32>):", f"yield %y{i}", "} : tensor<2xf32>"]  # fmt: skip
+    return "\n".join([*lines, "return %r0", "}"]).replace("bool", str(DType.BOOL))
+
+
+def test_choices_nest_but_not_without_end() -> None:
+    module = parse_module(nested_choices(16))
+    assert faults(module) == []
+    assert sum(op.op_name == "graph.if" for op in module.ops()) == 16
+    assert {f.message for f in faults(parse_module(nested_choices(17)))} == {"regions are nested more than 16 deep"}
+    with pytest.raises(CompilerError, match="regions are nested more than 50 deep"):
+        parse_module(nested_choices(60))
 
 
 def test_broken_links_are_found_without_walking_in_circles() -> None:

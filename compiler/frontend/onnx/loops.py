@@ -10,19 +10,15 @@ from typing import Any
 
 import onnx
 
+from compiler.frontend.common.control import HOST_LOOP, LONGEST_LOOP, Body
 from compiler.frontend.common.emitter import normal_axis, reshape
-from compiler.frontend.onnx.choices import Body, repeated
+from compiler.frontend.onnx.choices import repeated
 from compiler.frontend.onnx.node import Inline, Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from compiler.ops import tensor
-
-LONGEST_LOOP = 1024
-"""Rounds of a loop that are unrolled."""
-
-HOST_LOOP = "run the loop in the host program"
 
 
 def _round(body: onnx.GraphProto, arguments: Sequence[Any], then: Any) -> Inline:

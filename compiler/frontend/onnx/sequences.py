@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compiler.frontend.common.control import HOST_LOOP, LONGEST_LOOP
 from compiler.frontend.common.emitter import normal_axis, reshape
-from compiler.frontend.onnx.loops import HOST_LOOP, LONGEST_LOOP
 from compiler.frontend.onnx.node import Node, SequenceValue
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.onnx.tensor import slice_axes
