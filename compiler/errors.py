@@ -74,9 +74,9 @@ def error(code: str, message: str, **fields: object) -> CompilerError:
     return CompilerError([Diagnostic(code=code, message=message, **fields)])  # type: ignore[arg-type]
 
 
-def nearest(word: str, candidates: Iterable[str], count: int = 3) -> list[str]:
+def nearest(word: str, candidates: Iterable[str], count: int = 3, cutoff: float = 0.4) -> list[str]:
     """At most `count` of `candidates` that a person who typed `word` may have meant, best first."""
-    return difflib.get_close_matches(word, sorted(set(candidates)), n=count, cutoff=0.4)
+    return difflib.get_close_matches(word, sorted(set(candidates)), n=count, cutoff=cutoff)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

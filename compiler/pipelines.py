@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.files import PASS_FILE, check_file
 from compiler.pass_context import Pass
 
 ENTRY_POINTS = "mluc.passes"
@@ -83,12 +84,10 @@ def find_pass(name: str) -> type[Pass]:
 def load_pass_file(path: str | Path) -> list[type[Pass]]:
     """Make the passes of a Python file known by name. Raises CompilerError for none, and for names that clash."""
     path = Path(path)
-    if not path.is_file():
-        raise error("E406", f"no such pass file: {path}")
+    check_file(path, PASS_FILE)
     module_name = f"_mluc_pass_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise error("E406", f"{path} is not a Python file", help="give a file that ends in .py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

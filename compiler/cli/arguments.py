@@ -10,12 +10,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import Diagnostic, error
+from compiler.errors import CompilerError, Diagnostic, error
+from compiler.files import BOARD, DATA, IR, MODEL, OFFLINE, PASS_FILE, SCHEME, Wanted, fault_of
 
 if TYPE_CHECKING:
     from compiler.samples import Input
@@ -202,9 +204,9 @@ def writable(path: Path | None, *inputs: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
+    if os.path.isdir(path):
         raise error("E101", "is a folder, give a file name", where=str(path))
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise error("E101", "the folder does not exist", where=str(path.parent), help=f"mkdir -p {path.parent}")
     if path.resolve() in [i.resolve() for i in inputs if i is not None]:
         raise error("E101", "the output would replace an input", where=str(path), help="give another name")
@@ -249,19 +251,38 @@ def open_calls(source: str | Path, module: Any, preprocess: Any = None, limit: i
     return Calls(module, samples) if remembered else samples
 
 
-MODELS = (".onnx", ".mlu", ".pt", ".pt2", ".pth", ".jit", ".ptl", ".torchscript")
-"""Suffixes of what is compiled, where an offline model is asked for."""
+MODEL_OR_OFFLINE = replace(MODEL, what="a model or an offline model", suffixes=(*MODEL.suffixes, *OFFLINE.suffixes))
+TWIN = replace(OFFLINE, what="an offline model or IR text", suffixes=(*OFFLINE.suffixes, *IR.suffixes))
+FILES: Mapping[str, Wanted] = {
+    "model": MODEL, "against": MODEL, "calibrate": DATA, "data": DATA, "inputs": DATA, "scheme": SCHEME,
+    "load_pass": PASS_FILE, "board": BOARD,
+}  # fmt: skip
+"""What the arguments take that name files, where a verb's own `FILES` does not say otherwise."""
 
 
-def offline_model(path: Path, verb: str) -> Path:
-    """`path`, if it can be an offline model. Raises CompilerError E103 for a model that has yet to be compiled."""
-    if path.suffix.lower() in MODELS:
+def check_files(args: argparse.Namespace, verb: str, own: Mapping[str, Wanted]) -> None:
+    """Raise CompilerError with every file of the command line that is missing, or cannot be what is asked for."""
+    faults: list[Diagnostic] = []
+    for name, wanted in {**own, **{n: w for n, w in FILES.items() if n not in own}}.items():
+        given = getattr(args, name, None)
+        for path in given if isinstance(given, list) else [given]:
+            fault = _file_fault(path, wanted, verb)
+            faults += [fault] if fault is not None else []
+    if faults:
+        raise CompilerError(faults)
+
+
+def _file_fault(path: Any, wanted: Wanted, verb: str) -> Diagnostic | None:
+    if not isinstance(path, str | Path) or (wanted is BOARD and Path(path).suffix not in BOARD.suffixes):
+        return None  # not given, a flag of the same name, or a board that mluc knows by its name
+    path = Path(path)
+    if wanted is OFFLINE and path.suffix.lower() in MODEL.suffixes and path.exists():
         made = path.with_suffix(".cambricon").name
-        raise error(
-            "E103", f"is a model to be compiled; mluc {verb} takes the offline model that is made of it",
+        return Diagnostic(
+            code="E103", message=f"is a model to be compiled; mluc {verb} takes the offline model that is made of it",
             where=str(path), help=f"mluc compile {path} -o {made} --calibrate DATA && mluc {verb} {made} …",
         )  # fmt: skip
-    return path
+    return fault_of(path, wanted)
 
 
 @contextmanager

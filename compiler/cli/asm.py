@@ -7,6 +7,9 @@ import argparse
 from pathlib import Path
 
 from compiler.cli import arguments
+from compiler.files import LISTING
+
+FILES = {"file": LISTING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

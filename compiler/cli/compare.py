@@ -16,6 +16,8 @@ from typing import Any
 
 from compiler.cli import arguments
 
+FILES = {"file": arguments.TWIN}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)

@@ -16,6 +16,9 @@ from typing import Any
 
 from compiler.cli import arguments
 from compiler.errors import error
+from compiler.files import IR
+
+FILES = {"file": IR}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

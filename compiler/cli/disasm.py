@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 from compiler.cli import arguments
+from compiler.files import OFFLINE
+
+FILES = {"file": OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from targets.mlu220.container import OfflineModel
 
     arguments.writable(args.output, args.file)
-    listing = disassemble(OfflineModel.load(arguments.offline_model(args.file, "disasm")))
+    listing = disassemble(OfflineModel.load(args.file))
     if args.output is None:
         sys.stdout.write(listing.text)
         if listing.blobs:

@@ -9,6 +9,8 @@ from typing import Any
 from compiler.cli import arguments
 from compiler.errors import error
 
+FILES = {"model": arguments.MODEL_OR_OFFLINE}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser, "model, .mlu or .cambricon")
@@ -96,7 +98,7 @@ def _memory(function: Any, planned: dict[str, int] | None) -> dict[str, Any]:
 def _print_scheme(args: argparse.Namespace) -> int:
     from targets.mlu220.container import OfflineModel
 
-    text = OfflineModel.load(arguments.offline_model(args.model, "inspect --scheme")).metadata.get("scheme")
+    text = OfflineModel.load(args.model).metadata.get("scheme")
     if text is None:
         raise error("E104", "the file was made without a scheme", where=str(args.model))
     sys.stdout.write(text)

@@ -2,7 +2,7 @@
 
 Exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a crash. A verb is a module with
 `add_arguments(parser)` and `run(args) -> int`, imported only when it is used, so that `mluc --help` loads nothing
-heavy.
+heavy. Its `FILES` say which arguments name files of which kind, besides those that all verbs share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from traceback import print_exception
 from types import ModuleType
 
+from compiler.cli.arguments import check_files
 from compiler.cli.parser import Parser
 from compiler.errors import CompilerError, InternalError, did_you_mean
 
@@ -87,6 +88,7 @@ def _run_verb(verb: str, words: Sequence[str]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
+        check_files(args, verb, getattr(module, "FILES", {}))
         return int(module.run(args) or 0)
     except CompilerError as fault:
         return _faulty(fault, args)

@@ -19,6 +19,7 @@ from compiler.cli.sweep import axis, rows_of, sweep_text
 from compiler.errors import Diagnostic, error
 
 OFFLINE = ".cambricon"
+FILES = {"model": arguments.MODEL_OR_OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 
 from compiler.cli import arguments
 from compiler.errors import CompilerError, Diagnostic, error
+from compiler.files import OFFLINE
+
+FILES = {"file": OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.writable(args.output, args.file, Path(args.inputs), args.against)
     if args.state and args.against is not None:
         raise error("E102", "--state does not go with --against", help="compare single calls, the state as an input")
-    path = arguments.offline_model(args.file, "run")
+    path = args.file
     session = Session(path, threads=args.threads, engine=args.engine, state=args.state)
     if args.state and not session.model.metadata.get("state"):
         raise error("E102", "--state is for networks that remember something; this file names no such inputs",

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import did_you_mean, error
+from compiler.errors import error
+from compiler.files import MODEL, check_file
 from compiler.ir.core import Module
 
 Shapes = Mapping[str, Sequence[int]]
@@ -28,18 +29,8 @@ def load(
     if not isinstance(path, str | Path):
         return _load_live(path, shapes or {}, bindings or {}, example)
     path = Path(path)
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        reason = "is a directory" if path.is_dir() else "no such file"
-        help = "give a model file" if path.is_dir() else did_you_mean(path.name, siblings[:1000])
-        raise error("E201", reason, where=str(path), help=help)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise error(
-            "E220", f"files named {path.suffix or 'without a suffix'!r} are not known", where=str(path),
-            help="known: " + ", ".join(READERS),
-        )  # fmt: skip
-    return reader(path, shapes or {}, bindings or {})
+    check_file(path, MODEL)
+    return READERS[path.suffix.lower()](path, shapes or {}, bindings or {})
 
 
 def _load_live(source: Any, shapes: Shapes, bindings: Bindings, example: Any) -> Module:
@@ -78,13 +69,6 @@ def _load_export(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     from compiler.frontend.torch_export.importer import import_model
 
     return import_model(path, shapes, bindings)
-
-
-def _refuse_torch(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
-    raise error(
-        "E220", "PyTorch archives cannot be read yet", where=str(path),
-        help="export the network to ONNX: torch.onnx.export(model.eval(), example, 'model.onnx', opset_version=17)",
-    )  # fmt: skip
 
 
 READERS: dict[str, Callable[[Path, Shapes, Bindings], Module]] = {

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from compiler.errors import CompilerError, error
+from compiler.files import IR, unreadable
 from compiler.ir.core import Module, hash_of_array
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import is_inline, print_module
@@ -102,7 +103,7 @@ def read_module(path: str | Path) -> Module:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as reason:
-        raise error("E322", f"cannot read IR text: {reason.strerror}", where=str(path)) from None
+        raise CompilerError([unreadable(path, IR, reason)]) from None
     except UnicodeDecodeError as reason:
         raise error("E322", f"is not IR text: byte {reason.start} is not UTF-8", where=str(path)) from None
     blobs = load_blobs(_side_file_of(path)) if "= blob<" in text else None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.files import SCHEME, unreadable
 from compiler.ir.types import DType, QuantType, position_and_scale
 from passes.layers import matches
 
@@ -111,8 +112,10 @@ class Scheme:
         """Read a file. Raises CompilerError naming every unknown key and bad value."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise error("E521", f"cannot read scheme: {fault}", where=str(path)) from None
+        except OSError as fault:
+            raise CompilerError([unreadable(Path(path), SCHEME, fault)]) from None
+        except UnicodeDecodeError as fault:
+            raise error("E521", f"scheme is not TOML: {fault}", where=str(path)) from None
         return Scheme.parse(text, str(path))
 
     @staticmethod

@@ -34,7 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.errors import error
+from compiler.errors import CompilerError, error
+from compiler.files import LISTING, unreadable
 from targets.mlu220 import isa
 from targets.mlu220.assembler_parser import VERSION_LINE, Parser
 from targets.mlu220.container import OfflineModel, write_atomically
@@ -81,8 +82,10 @@ class Listing:
                     blobs = {name: array.tobytes() for name, array in load(side.read_bytes()).items()}
                 except SafetensorError as fault:
                     raise error("E700", f"cannot read the constants: {fault}", where=str(side)) from None
-        except (OSError, UnicodeDecodeError) as fault:
-            raise error("E700", f"cannot read: {fault}", where=str(path)) from None
+        except OSError as fault:
+            raise CompilerError([unreadable(fault.filename or path, LISTING, fault)]) from None
+        except UnicodeDecodeError as fault:
+            raise error("E700", f"is no listing, byte {fault.start} is not UTF-8", where=str(path)) from None
         return Listing(text, blobs)
 
 

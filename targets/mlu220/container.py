@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic
+from compiler.files import OFFLINE, unreadable
 from targets.mlu220 import container_json as js
 from targets.mlu220.container_records import (
     DTYPES,
@@ -139,7 +140,7 @@ class OfflineModel:
                 size = os.fstat(file.fileno()).st_size
                 data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except (OSError, ValueError) as fault:
-            _fail("E700", f"cannot read the file: {getattr(fault, 'strerror', None) or fault}", str(path))
+            raise CompilerError([unreadable(path, OFFLINE, fault)]) from None
         return OfflineModel.from_bytes(data, str(path))
 
 

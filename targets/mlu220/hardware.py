@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
+from compiler.files import BOARD, unreadable
 
 BOARDS = Path(__file__).parent / "boards"
 TAGS = ("C", "C2", "I", "U", "user")
@@ -126,8 +127,10 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The tables of a board file over those of the one it extends."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise error("E691", f"cannot read the board: {fault}", where=str(path)) from None
+    except OSError as fault:
+        raise CompilerError([unreadable(path, BOARD, fault)]) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise error("E691", f"the board is not TOML: {fault}", where=str(path)) from None
     base = tables.pop("extends", None)
     if base is None:
         return tables

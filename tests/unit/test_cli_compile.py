@@ -114,9 +114,9 @@ def test_images_need_preprocessing_and_it_travels_in_the_file(command: Command, 
 
 MISTAKES = [
     ((), "E520", "--calibrate DIR"),
-    (("--calibrate", "none.npz"), "E114", "No such file"),
+    (("--calibrate", "none.npz"), "E114", "no such file"),
     (("--calibrate", "."), "E113", "no images"),
-    (("--calibrate", "small.onnx"), "E114", "not a file of arrays"),
+    (("--calibrate", "small.onnx"), "E114", "is a model to be compiled, not"),
     (("--calibrate", "names.npz"), "E113", "no array for input image"),
     (("--calibrate", "shapes.npz"), "E113", "shape 2x3x9x9, the input takes 1x3x8x8 float32"),
     (("--calibrate", "text.npz"), "E113", "holds <U1"),
@@ -135,11 +135,11 @@ MISTAKES = [
     (("--calibrate", "images.npz", "--i16", "nothere"), "E524", "nothere"),
     (("--calibrate", "images.npz", "--shape", "imag=1x3x8x8"), "E204", "image"),
     (("--calibrate", "images.npz", "--bind", "image=3"), "E204", "float input"),
-    (("--calibrate", "images.npz", "--scheme", "q.toml"), "E102", "exclude each other"),
+    (("--calibrate", "images.npz", "--scheme", "given.toml"), "E102", "exclude each other"),
     (("--scheme", "none.toml"), "E521", "none.toml"),
     (("--save-scheme", "q.toml"), "E102", "needs --calibrate"),
     (("--images", "3"), "E102", "needs --calibrate"),
-    (("--scheme", "q.toml", "--method", "minmax"), "E102", "needs --calibrate"),
+    (("--scheme", "given.toml", "--method", "minmax"), "E102", "needs --calibrate"),
     (("--calibrate", "images.npz", "--save-scheme", "no/q.toml"), "E101", "mkdir -p no"),
     (("--calibrate", "images.npz", "--pipeline", "quantize"), "E102", "--save-scheme"),
     (("--calibrate", "images.npz", "--preprocess", "siz=3"), "E110", "did you mean 'size'"),
@@ -160,6 +160,7 @@ def faulty_data(calibration: Path) -> None:
     np.savez(folder / "objects.npz", image=np.array([{}], dtype=object))
     np.savez(folder / "empty.npz", image=zeros[:0])
     np.savez(folder / "nan.npz", image=zeros + np.nan)
+    (folder / "given.toml").write_text("[layers]\n")
 
 
 @pytest.mark.parametrize(("words", "code", "text"), MISTAKES, ids=[" ".join(w) or "nothing" for w, _, _ in MISTAKES])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 import compiler.cli.inspect as inspect_verb
 from compiler.cli import main as command_line
+from compiler.cli.arguments import FILES
 from compiler.cli.main import VERBS, main
 from compiler.errors import InternalError
 from tests.command import Command
@@ -127,12 +131,12 @@ def test_traceback_shows_the_traceback():
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_a_mistake_of_mluc_is_exit_code_70_in_two_lines(command: Command, monkeypatch, fault, code, text):
+def test_a_mistake_of_mluc_is_exit_code_70_in_two_lines(command: Command, model_file, monkeypatch, fault, code, text):
     def broken(args):
         raise fault
 
     monkeypatch.setattr(inspect_verb, "run", broken)
-    result = command("inspect", "x.onnx")
+    result = command("inspect", model_file)
     assert result.code == code
     assert text in result.err
 
@@ -155,12 +159,12 @@ def test_a_crash_of_a_pass_names_the_reproducer_it_wrote(command: Command, model
     assert Path("crash-always-crashes.mlu").is_file()
 
 
-def test_with_traceback_a_mistake_of_mluc_still_is_exit_code_70(command: Command, monkeypatch, capsys):
+def test_with_traceback_a_mistake_of_mluc_still_is_exit_code_70(model_file, monkeypatch, capsys):
     def broken(args):
         raise ValueError("nonsense")
 
     monkeypatch.setattr(inspect_verb, "run", broken)
-    code = main(["inspect", "--traceback", "x.onnx"])
+    code = main(["inspect", "--traceback", str(model_file)])
     told = capsys.readouterr().err
     assert code == 70 and "Traceback" in told and "internal error: ValueError: nonsense" in told
 
@@ -183,6 +187,61 @@ def test_a_misspelt_option_is_a_usage_error_with_a_suggestion(command: Command, 
 def test_an_option_like_no_other_gets_no_suggestion(command: Command):
     result = command("inspect", "x.onnx", "--zzz")
     assert result.code == 2 and "unrecognized arguments: --zzz" in result.err and "did you mean" not in result.err
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from arguments_of(inner)
+        else:
+            yield action
+
+
+WRITTEN = {"output", "save_scheme", "trace", "html", "directory", "dump_dir"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_argument_that_names_a_file_is_written_or_is_said_to_be_of_a_kind(verb):
+    module = importlib.import_module(VERBS[verb][0])
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    paths = {a.dest for a in arguments_of(parser) if a.type is Path}
+    assert paths <= WRITTEN | set(FILES) | set(getattr(module, "FILES", {}))
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("lint", "smal.onnx"), "small.onnx"), (("run", "smal.cambricon", "--inputs", "images.npz"), "small.cambricon"),
+        (("run", "small.cambricon", "--inputs", "imges.npz"), "images.npz"), (("disasm", "smol.cambricon"), "small"),
+        (("run", "small.cambricon", "--inputs", "images.npz", "--against", "smal.onnx"), "small.onnx"),
+        (("profile", "smal.cambricon"), "small.cambricon"), (("inspect", "smal.onnx"), "small.onnx"),
+        (("compile", "small.onnx", "-o", "x.cambricon", "--calibrate", "image.npz"), "images.npz"),
+        (("compile", "small.onnx", "-o", "x.cambricon", "--scheme", "scheem.toml"), "scheme.toml"),
+        (("compile", "small.onnx", "-o", "x.cambricon", "--board", "scheem.toml"), "scheme.toml"),
+        (("opt", "small.onnx", "--load-pass", "my_pas.py"), "my_pass.py"),
+        (("export", "smal.onnx", "-o", "x.onnx"), "small.onnx"),
+        (("compare", "small.onnx", "smal.cambricon", "--data", "images.npz"), "small.cambricon"),
+        (("compare", "small.onnx", "--data", "imagse.npz"), "images.npz"),
+        (("asm", "smal.asm", "-o", "x.cambricon"), "small.asm"), (("debug", "replay", "crush.mlu"), "crash.mlu"),
+        (("debug", "reduce", "crash.mlu", "--check", "true", "--data", "imags.npz"), "images.npz"),
+    ],
+    ids=lambda w: " ".join(w) if isinstance(w, tuple) else w,
+)  # fmt: skip
+def test_a_file_that_is_missing_is_told_with_the_one_that_was_meant(command: Command, offline: Path, words, meant):
+    for name in ("scheme.toml", "my_pass.py", "small.asm", "crash.mlu"):
+        Path(name).write_text("x")
+    for name in ("small.onnx", "images.npz", "small.cambricon"):
+        Path(name).write_bytes(offline.with_name(name).read_bytes())
+    result = command(*words)
+    assert result.code == 1
+    assert "no such file" in result.err and f"did you mean '{meant}" in result.err
+
+
+def test_all_files_that_are_missing_are_told_at_once(command: Command, model_file: Path):
+    result = command("compile", "a.onnx", "-o", "x", "--calibrate", "b.npz", "--load-pass", "c.py")
+    assert result.code == 1 and result.err.count("no such file") == 3
 
 
 @pytest.mark.parametrize("words", [("run", "--inputs", "x.npz"), ("disasm",)], ids=lambda w: w[0])

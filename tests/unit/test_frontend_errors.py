@@ -189,7 +189,7 @@ def test_unknown_kinds_of_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_not_a_model(tmp_path: Path) -> None:
-    with pytest.raises(CompilerError, match="is a directory"):
+    with pytest.raises(CompilerError, match="is a folder, not a model"):
         load(tmp_path)
 
 

@@ -298,7 +298,7 @@ def test_pass_file_faults_name_the_file(tmp_path, monkeypatch, text, message):
 
 
 def test_missing_pass_file_is_a_users_error(tmp_path):
-    with pytest.raises(CompilerError, match="no such pass file"):
+    with pytest.raises(CompilerError, match="no such file"):
         load_pass_file(tmp_path / "none.py")
 
 

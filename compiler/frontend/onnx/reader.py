@@ -118,10 +118,6 @@ def _names_of(model: onnx.ModelProto) -> Iterator[object]:
 
 
 def _not_onnx_help(content: bytes) -> str:
-    if content.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, not the model: fetch it with 'git lfs pull'"
-    if content.lstrip()[:1] == b"<":
-        return "this looks like a web page: download the file itself"
     if content.startswith((b"PK\x03\x04", b"\x80")):
         return "this looks like a PyTorch archive: name it .pt, or export the network with torch.onnx.export"
     return "copy or download the model again; 'onnx.checker.check_model' must accept it"

@@ -68,8 +68,6 @@ def open_archive(path: Path) -> Archive:
 def _refuse_other_files(head: bytes, file: str) -> None:
     if not head:
         raise error("E201", "the file is empty", where=file, help=container.DAMAGED)
-    if head.startswith(b"version https://git-lfs"):
-        raise error("E201", "is a Git LFS pointer, not the model", where=file, help="fetch it with 'git lfs pull'")
     if head[:2] != b"PK":
         raise error("E201", "is not an archive of torch.export, or a damaged one", where=file, help=container.DAMAGED)
 

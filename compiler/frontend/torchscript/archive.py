@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compiler.errors import CompilerError, error
+from compiler.files import format_of
 
 MOST_MEMBERS = 200_000
 LARGEST_TEXT = 8 << 20
@@ -171,10 +172,9 @@ def _refuse_other_formats(head: bytes, file: str) -> None:
     if head[:1] == b"\x80" or head[257:262] == b"ustar":
         message = "is a file of torch.save in its old form: weights or a pickled Python object, without the code"
         raise error("E220", message, where=file, help=SAVE_AS_SCRIPT)
-    if head.startswith(b"version https://git-lfs"):
-        raise error("E201", "is a Git LFS pointer, not the model", where=file, help="fetch it with 'git lfs pull'")
-    if head.lstrip()[:1] == b"<":
-        raise error("E201", "is a web page, not a model", where=file, help="download the file itself")
+    known = format_of(head)
+    if known is not None:
+        raise error("E220", f"is {known.what}, not a model", where=file, help=known.remedy)
     raise error("E201", "is not a TorchScript archive, or a damaged one", where=file, help=DAMAGED)
 
 
