@@ -56,7 +56,7 @@ def _in_model_order(result: np.ndarray, record: IORecord) -> np.ndarray:
     """What the text computed in the order of the device's axes, in the model's own."""
     if not record.is_open:
         result = result.reshape(record.device_shape)
-    array = np.ascontiguousarray(result.transpose(np.argsort(record.permutation)))
+    array = np.array(result.transpose(np.argsort(record.permutation)), order="C")  # a copy: of an input, perhaps
     if not record.takes(array.shape):
         message = f"a host function gives {record.name!r} of shape {list(array.shape)}, not {list(record.shape)}"
         raise error("E723", message)

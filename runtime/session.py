@@ -123,7 +123,8 @@ class Session:
     def reset(self) -> None:
         """Set recurrent state to its first values."""
         records = {r.name: r for r in self.model.inputs}
-        self._kept = {n: _first_value(self.model, records[n]) for n in self._state.values()}
+        with self._lock:
+            self._kept = {n: _first_value(self.model, records[n]) for n in self._state.values()}
 
     def profile(self) -> Any:
         """What the model costs on the chip: a `runtime.profile.Profile`."""
@@ -150,13 +151,17 @@ class Session:
                 values.update(zip(step.outputs, results, strict=True))
                 for name in self._last_uses[k]:
                     del values[name]
+            taken = {r.name for r in self.model.inputs}  # an output among them is the caller's array, or a state
+            owned = {r.name: values[r.name].copy() if r.name in taken else values[r.name] for r in self.model.outputs}
             for output, name in self._state.items():
-                self._kept[name] = values[output]
-            return [values[r.name] for r in self.outputs]
+                self._kept[name] = owned[output]
+            return [owned[r.name] for r in self.outputs]
 
     # -- inputs --------------------------------------------------------------------------------------------------------
     def _given(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, np.ndarray]:
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
+            for name in named.keys() & arrays[0].keys():
+                raise error("E725", f"input {name!r} is given twice", help="in the mapping or as a keyword, not both")
             named, arrays = {**arrays[0], **named}, ()
         records = self.inputs
         if (arrays and named) or (arrays and len(arrays) != len(records)):

@@ -88,6 +88,11 @@ def test_inputs_by_name_give_outputs_by_name(engine: str) -> None:
     assert (session.run(a, b) == (a + b) * 2).all()
 
 
+def test_an_input_given_twice_is_refused() -> None:
+    with pytest.raises(CompilerError, match="'x' is given twice"):
+        Session(model()).run({"x": image()}, x=image(1))
+
+
 def test_several_outputs_give_a_list_in_the_models_order(engine: str) -> None:
     twice = model()
     twice.functions.append(affine("subnet1", -1.0))
@@ -182,6 +187,41 @@ def test_host_functions_run_between_device_functions(engine: str) -> None:
     mixed.steps = [Step("subnet0", ("x",), ("t",)), Step("host0", ("t",), ("u",)), Step("subnet1", ("u",), ("out",))]
     x = image()
     assert (Session(mixed, engine=engine).run(x) == x * 2 * -1 * 5).all()
+
+
+ALL_SAME = """// mluc ir 1
+func @host0(%a: tensor<3xf32>, %s: tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>) {
+  return %s, %a
+}
+"""
+
+
+def passing_on() -> OfflineModel:
+    """One host function: y = s, t = x. The input x is an output too."""
+    records = {name: IORecord.dense(name, (3,), "f32") for name in "xsyt"}
+    host = HostFunction(
+        name="host0", text=ALL_SAME, inputs=[records["x"], records["s"]], outputs=[records["y"], records["t"]]
+    )
+    return OfflineModel(
+        board="m2", cores=1, steps=[Step("host0", ("x", "s"), ("y", "t"))], functions=[host],
+        inputs=[records["x"], records["s"]], outputs=[records["y"], records["t"], records["x"]],
+    )  # fmt: skip
+
+
+def test_results_are_the_callers_own_where_a_model_passes_its_inputs_on() -> None:
+    x, s = np.ones(3, np.float32), np.zeros(3, np.float32)
+    results = Session(passing_on()).run(x, s)
+    assert isinstance(results, list) and len(results) == 3
+    assert not any(np.shares_memory(given, result) for given in (x, s) for result in results)
+
+
+def test_state_is_not_the_callers_array() -> None:
+    session = Session(passing_on(), state={"t": "s"})
+    x = np.ones(3, np.float32)
+    session.run(x)
+    x[:] = 99
+    y, passed = session.run(x)
+    assert y.tolist() == [1, 1, 1] and passed.tolist() == [99, 99, 99]
 
 
 def test_a_broken_host_function_is_a_diagnostic() -> None:
