@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,16 @@ def ensure_code_cache() -> None:
 
 
 def _temporary() -> Path:
+    """A folder under the temporary one; where somebody else made that of our name, one of this process alone: machine
+    code is run as it is read."""
     folder = Path(tempfile.gettempdir()) / f"mluc-code-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    return folder if not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid() else _of_this_process()
+
+
+@cache
+def _of_this_process() -> Path:
+    return Path(tempfile.mkdtemp(prefix="mluc-code-"))
 
 
 def code_folder() -> Path:
@@ -52,15 +60,18 @@ def read_code(folder: str, name: str) -> bytes | None:
 
 def write_code(folder: str, name: str, code: bytes) -> None:
     """Keep code for other processes. Where that fails, they compile it again."""
-    place = code_folder() / folder
     try:
+        place = code_folder() / folder
         place.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=place)
+    except OSError:
+        return
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
         os.replace(temporary, place / name)
     except OSError:
-        return
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _can_write_at_home() -> bool:
