@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
-from targets.mlu220.op_base import FILTERS, Emitter, MluOp
+from targets.mlu220.op_base import FILTERS, TAPS, Emitter, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import copy_instructions
 from targets.mlu220.tiling import (
@@ -28,6 +28,7 @@ from targets.mlu220.tiling import (
     KernelShape,
     Parameter,
     held_inputs,
+    pixels_side_by_side,
     products,
     split_convolutions,
     sums_bytes,
@@ -79,6 +80,7 @@ class CoreEmitter:
         self.padding = {value: outside for value, (outside,) in shape.padding.items()}
         self.stages = _by_stage(shape) if schedule.buffers > 1 else [shape.ops]
         self.held = frozenset(held_inputs(shape, schedule))
+        self.pixels = pixels_side_by_side(shape, schedule)
         self.ahead = schedule.buffers > 1
 
     def tiles(self, part: Box) -> list[Tile]:
@@ -225,7 +227,7 @@ class CoreEmitter:
 
     def _fill_border(self, value: Value, buffer: View, box: Box, inner: Box) -> None:
         """Fill what of `box` lies outside `inner`, axis by axis."""
-        if box == inner:
+        if box == inner or not volume(box):
             return
         bits = fill_bits(self.padding.get(value, 0.0), value.type.dtype)
         remaining = list(box)
@@ -267,16 +269,20 @@ class CoreEmitter:
         if parameter.kind == FILTERS:
             self._load_filters(parameter, box, address, slot)
             return
-        shape = box_shape(box)
         dtype = parameter.value.type.dtype
-        target = View(isa.NRAM, address, shape, dense_strides(shape, dtype.size), dtype, slot)
         everything = parameter.value.type.static_shape
         if isinstance(parameter.value, Constant):
             view = View(*self.outside.place(parameter), everything, dense_strides(everything, dtype.size), dtype)
         else:
             view = self.outside.view(parameter.value)
-        for instruction in copy_instructions(target, _inside(view, whole(everything), box)):
+        source = _repeated(_inside(view, whole(everything), box), self._times(parameter))
+        target = View(isa.NRAM, address, source.shape, dense_strides(source.shape, dtype.size), dtype, slot)
+        for instruction in copy_instructions(target, source):
             self.sink.add(instruction, [slot], [])
+
+    def _times(self, parameter: Parameter) -> int:
+        """How often every channel's numbers of a parameter stand side by side on chip."""
+        return self.pixels.get(parameter.op, 1) if parameter.kind == TAPS else 1
 
     def _split_convolution(self, op: Conv2d, tile: Tile, out: View, x: View | None, channels: Interval) -> None:
         """A convolution whose filters come to WRAM part by part, for every tile anew."""
@@ -331,7 +337,8 @@ class CoreEmitter:
             if parameter.op is op and parameter.index == index:
                 address, slot = self._parameter_place(number, tile)
                 space = isa.WRAM if parameter.kind == FILTERS else isa.NRAM
-                shape = box_shape(box)
+                *axes, channels = box_shape(box)
+                shape = (*axes, channels * self._times(parameter))
                 dtype = parameter.value.type.dtype
                 return View(space, address, shape, dense_strides(shape, dtype.size), dtype, slot)
         raise KeyError(f"{op.op_name} has no parameter {index}")
@@ -343,6 +350,15 @@ def _by_stage(shape: KernelShape) -> list[list[MluOp]]:
     for op in shape.ops:
         stages[shape.stage_of[op]].append(op)
     return stages
+
+
+def _repeated(view: View, times: int) -> View:
+    """A view of the last axis so many times over: a further axis before it, on which nothing moves."""
+    if times == 1:
+        return view
+    return replace(
+        view, shape=(*view.shape[:-1], times, view.shape[-1]), strides=(*view.strides[:-1], 0, view.strides[-1])
+    )
 
 
 def _inside(view: View, box: Box, inner: Box) -> View:
