@@ -26,7 +26,7 @@ from runtime.cnrt_memory import *
 from runtime.cnrt_models import *
 from runtime.cnrt_process import *
 from runtime.cnrt_process import R, call, destroy
-from runtime.cnrt_types import ENUMS, Fault, integer, numpy_type
+from runtime.cnrt_types import ENUMS, Fault, integer, not_null, numpy_type
 
 
 # -- conversions on the host -------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def cnrtTransDataOrder(
     """Permute the axes of host memory: axis i of the destination is axis dim_order[i] of the source, whose sizes are
     `dim_values`. NCHW to NHWC: dim_order 0 2 3 1."""
     dims = cnrt_convert.dimensions(dim_num, dim_values)
-    cnrt_convert.convert(src_addr, data_type, dst_addr, data_type, dims, list(dim_order)[: len(dims)], None)
+    cnrt_convert.convert(src_addr, data_type, dst_addr, data_type, dims, _axes(dim_order, dims), None)
 
 
 @call(init=False)
@@ -76,7 +76,7 @@ def cnrtTransOrderAndCast(
 ) -> None:  # fmt: skip
     """`cnrtTransDataOrder` and `cnrtCastDataType` in one."""
     dims = cnrt_convert.dimensions(dim_num, dim_values)
-    cnrt_convert.convert(src_addr, src_type, dst_addr, dst_type, dims, list(dim_order)[: len(dims)], param)
+    cnrt_convert.convert(src_addr, src_type, dst_addr, dst_type, dims, _axes(dim_order, dims), param)
 
 
 @call(init=False)
@@ -85,9 +85,15 @@ def cnrtAddDataStride(
 ) -> None:
     """Copy into a tensor whose axis i is dim_stride[i] longer; the new elements are zero."""
     dims = cnrt_convert.dimensions(dim_num, dim_values)
-    if len(dim_stride) < len(dims):
-        raise Fault(R.CNRT_RET_ERR_INVALID, f"{len(dims)} axes, strides {list(dim_stride)}")
-    cnrt_convert.add_stride(src_addr, data_type, dst_addr, dims, list(dim_stride)[: len(dims)])
+    strides = _axes(dim_stride, dims)
+    if len(strides) < len(dims):
+        raise Fault(R.CNRT_RET_ERR_INVALID, f"{len(dims)} axes, strides {strides}")
+    cnrt_convert.add_stride(src_addr, data_type, dst_addr, dims, strides)
+
+
+def _axes(values: Sequence[int], dims: list[int]) -> list[int]:
+    """What an array of C says of each axis; it may hold more."""
+    return list(not_null(values, "the array of axes"))[: len(dims)]
 
 
 _CONSTANTS = {name: member for kind in ENUMS for name, member in kind.__members__.items()}

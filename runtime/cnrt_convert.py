@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler import numerics
-from runtime.cnrt_types import Fault, cnrtDataType_t, cnrtRet_t, host_array, integer, numpy_type
+from runtime.cnrt_types import Fault, cnrtDataType_t, cnrtRet_t, host_array, integer, not_null, numpy_type
 
 _T = cnrtDataType_t
 _PLAIN = {
@@ -40,7 +40,8 @@ class QuantizedParam:
     def of(position: int, scale: float, offset: float) -> QuantizedParam:
         """INVALID: a scale that is not positive, a position beyond +-127; UNSUPPORTED: an offset."""
         position = integer(position, "position", low=-127)
-        if position > 127 or not (math.isfinite(scale) and scale > 0):
+        number = isinstance(scale, int | float | np.floating) and math.isfinite(scale)
+        if position > 127 or not number or scale <= 0:
             raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, f"position {position} and scale {scale!r}")
         if offset != 0:
             raise Fault(cnrtRet_t.CNRT_RET_ERR_UNSUPPORTED, f"offset {offset!r}: quantisation is symmetric")
@@ -50,8 +51,8 @@ class QuantizedParam:
 def cast(values: np.ndarray, source: int, target: int, param: QuantizedParam | None) -> np.ndarray:
     """`values` of data type `source` as `target`. UNSUPPORTED: a pair the vendor does not document."""
     dtype = numpy_type(target)
-    if param is not None and not param.live:
-        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, "the quantisation parameters were destroyed")
+    if param is not None and not (isinstance(param, QuantizedParam) and param.live):
+        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, "no quantisation parameters, or they were destroyed")
     if source == target:
         return values
     pair = (cnrtDataType_t(source), cnrtDataType_t(target))
@@ -72,15 +73,16 @@ def cast(values: np.ndarray, source: int, target: int, param: QuantizedParam | N
 
 def reorder(values: np.ndarray, dims: Sequence[int], order: Sequence[int]) -> np.ndarray:
     """Axis i of the result is axis order[i] of the source, whose shape is `dims`. INVALID: not a permutation."""
+    order = [integer(axis, "an axis") for axis in order]
     if sorted(order) != list(range(len(dims))):
-        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, f"{list(order)} is not an order of {len(dims)} axes")
+        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, f"{order} is not an order of {len(dims)} axes")
     return values.reshape(tuple(dims)).transpose(tuple(order))
 
 
 def dimensions(dim_num: int, dim_values: Sequence[int]) -> list[int]:
     """The first `dim_num` sizes. INVALID: fewer, or one below 1."""
     count = integer(dim_num, "the number of axes", low=1)
-    if len(dim_values) < count:
+    if len(not_null(dim_values, "the array of sizes")) < count:
         raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID, f"{count} axes, sizes {list(dim_values)}")
     return [integer(d, "the size of an axis", low=1) for d in list(dim_values)[:count]]
 

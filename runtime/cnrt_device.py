@@ -71,33 +71,49 @@ def _text(address: object) -> str:
     return hex(int(address)) if isinstance(address, int | np.integer) else repr(address)
 
 
-@dataclass(eq=False)
-class Task:
-    """Work in a queue: what it does, the modelled time it takes, the allocations it touches (start addresses)."""
+@dataclass(eq=False, kw_only=True)
+class Handle:
+    """What the run-time gives out: live until it is destroyed, or the run-time is."""
 
-    work: Callable[[Queue], None]
-    microseconds: float = 0.0
-    reads: frozenset[int] = frozenset()
-    writes: frozenset[int] = frozenset()
-    queue: Queue | None = None
+    live: bool = True
 
 
 @dataclass(eq=False)
-class Queue:
+class Queue(Handle):
     """`cnrtQueue_t`: tasks that wait, and the time at which the last one done ended."""
 
     clock: float = 0.0
     tasks: list[Task] = field(default_factory=list)
-    live: bool = True
 
 
 @dataclass(eq=False)
-class Notifier:
-    """`cnrtNotifier_t`: the time at which its queue came by, None before; `pending` while it stands in a queue."""
+class Task:
+    """Work in a queue: what it does, the modelled time it takes, the allocations it touches (start addresses), and
+    the time at which it was done, None before."""
 
-    time: float | None = None
-    pending: Task | None = None
-    live: bool = True
+    queue: Queue
+    work: Callable[[Queue], None] | None = None
+    microseconds: float = 0.0
+    reads: frozenset[int] = frozenset()
+    writes: frozenset[int] = frozenset()
+    ended: float | None = None
+
+
+@dataclass(eq=False)
+class Notifier(Handle):
+    """`cnrtNotifier_t`: where it was placed last."""
+
+    placed: Task | None = None
+
+    @property
+    def time(self) -> float | None:
+        """When its queue came by."""
+        return self.placed.ended if self.placed is not None else None
+
+    @property
+    def pending(self) -> Task | None:
+        """Its place in a queue that has not come by yet."""
+        return self.placed if self.time is None else None
 
 
 class Device:
@@ -113,9 +129,8 @@ class Device:
         self.queues.append(queue)
         return queue
 
-    def submit(self, queue: Queue, task: Task) -> Task:
-        task.queue = queue
-        queue.tasks.append(task)
+    def submit(self, task: Task) -> Task:
+        task.queue.tasks.append(task)
         return task
 
     def step(self, queue: Queue) -> None:
@@ -124,7 +139,9 @@ class Device:
         if task.microseconds:
             queue.clock = max(queue.clock, self.free_at) + task.microseconds
             self.free_at = queue.clock
-        task.work(queue)
+        if task.work is not None:
+            task.work(queue)
+        task.ended = queue.clock
 
     def finish(self, queue: Queue) -> None:
         while queue.tasks:
@@ -132,7 +149,7 @@ class Device:
 
     def run_until(self, task: Task) -> None:
         """Do everything in a task's queue up to it."""
-        while task.queue is not None and task in task.queue.tasks:
+        while task in task.queue.tasks:
             self.step(task.queue)
 
     def pending(self, start: int) -> bool:
@@ -143,4 +160,4 @@ class Device:
         return any(start in t.writes for queue in self.queues for t in queue.tasks)
 
 
-__all__ = ["Device", "DeviceMemory", "Notifier", "Queue", "Task"]
+__all__ = ["Device", "DeviceMemory", "Handle", "Notifier", "Queue", "Task"]

@@ -13,7 +13,15 @@ import numpy as np
 
 from runtime.cnrt_device import Notifier, Queue, Task
 from runtime.cnrt_process import R, call, destroy, live, log, process
-from runtime.cnrt_types import Fault, cnrtChannelType_t, cnrtMemTransDir_t, cnrtMemType_t, host_array, integer
+from runtime.cnrt_types import (
+    Fault,
+    cnrtChannelType_t,
+    cnrtMemTransDir_t,
+    cnrtMemType_t,
+    host_array,
+    integer,
+    not_null,
+)
 
 
 # -- queues and notifiers ----------------------------------------------------------------------------------------------
@@ -61,29 +69,23 @@ def cnrtDestroyNotifier(notifier: Notifier) -> None:
 def cnrtPlaceNotifier(notifier: Notifier, queue: Queue) -> None:
     """The notifier takes the time when the queue comes by."""
     live(notifier, Notifier, "notifier")
-    live(queue, Queue, "queue")
-
-    def work(queue: Queue) -> None:
-        notifier.time, notifier.pending = queue.clock, None
-
-    notifier.time, notifier.pending = None, process.device.submit(queue, Task(work))
+    notifier.placed = process.device.submit(Task(live(queue, Queue, "queue")))
 
 
 @call()
 def cnrtWaitNotifier(notifier: Notifier) -> None:
     """Do what stands before the notifier in its queue. NOTIFIER: it was never placed."""
-    live(notifier, Notifier, "notifier")
-    if notifier.time is None and notifier.pending is None:
+    placed = live(notifier, Notifier, "notifier").placed
+    if placed is None:
         raise Fault(R.CNRT_RET_ERR_NOTIFIER, "the notifier was never placed: call cnrtPlaceNotifier")
-    if notifier.pending is not None:
-        process.device.run_until(notifier.pending)
+    process.device.run_until(placed)
 
 
 @call()
 def cnrtQueryNotifier(notifier: Notifier) -> None:
     """BUSY while work stands before it; every such answer does one piece of it, so polling ends."""
     pending = live(notifier, Notifier, "notifier").pending
-    if pending is not None and pending.queue is not None:
+    if pending is not None:
         process.device.step(pending.queue)
         raise Fault(R.CNRT_RET_ERR_BUSY, "work stands before the notifier")
 
@@ -91,15 +93,14 @@ def cnrtQueryNotifier(notifier: Notifier) -> None:
 @call()
 def cnrtQueueWaitNotifier(notifier: Notifier, queue: Queue, flag: int = 0) -> None:
     """What is put into the queue from now on waits for the notifier, which stands in another queue."""
-    live(notifier, Notifier, "notifier")
-    pending = notifier.pending
+    placed = live(notifier, Notifier, "notifier").placed
 
     def work(queue: Queue) -> None:
-        if pending is not None:
-            process.device.run_until(pending)
-        queue.clock = max(queue.clock, notifier.time or 0.0)
+        if placed is not None:
+            process.device.run_until(placed)
+            queue.clock = max(queue.clock, placed.ended or 0.0)
 
-    process.device.submit(live(queue, Queue, "queue"), Task(work))
+    process.device.submit(Task(live(queue, Queue, "queue"), work))
 
 
 @call(outs=1)
@@ -134,7 +135,7 @@ def cnrtFree(ptr: int) -> None:
 @call(device=True)
 def cnrtFreeArray(ptr: Sequence[int], length: int) -> None:
     """Free the first `length` of several pointers; stops at the first that fails."""
-    for pointer in list(ptr)[: integer(length, "the length")]:
+    for pointer in list(not_null(ptr, "the array"))[: integer(length, "the length")]:
         if (status := cnrtFree(pointer)) != R.CNRT_RET_SUCCESS:
             raise Fault(status, f"{pointer!r} was not freed")
 
@@ -156,7 +157,8 @@ def cnrtFreeHost(ptr: np.ndarray) -> None:
 @call(device=True)
 def cnrtMemset(ptr: int, c: int, size: int) -> None:
     """Fill device memory with a byte."""
-    process.device.memory.view(ptr, integer(size, "the number of bytes"), "memset")[:] = int(c) & 0xFF
+    byte = integer(c, "the byte", low=-(1 << 31)) & 0xFF
+    process.device.memory.view(ptr, integer(size, "the number of bytes"), "memset")[:] = byte
 
 
 @call(device=True)
@@ -173,15 +175,17 @@ def cnrtMemcpy(dst: Any, src: Any, size: int, dir: int) -> None:
 @call(device=True)
 def cnrtMemcpyAsync(dest: Any, src: Any, size: int, queue: Queue, dir: int) -> None:
     """Copy when the queue comes to it."""
+    live(queue, Queue, "queue")
     target, source = _sides(dest, src, integer(size, "the number of bytes"), dir)
-    blocks = [process.device.memory.block(p)[0] if isinstance(p, int) else -1 for p in (src, dest)]
+    way, block = cnrtMemTransDir_t, process.device.memory.block
+    reads = [block(src)[0]] if dir != way.CNRT_MEM_TRANS_DIR_HOST2DEV else []
+    writes = [block(dest)[0]] if dir != way.CNRT_MEM_TRANS_DIR_DEV2HOST else []
 
     def work(queue: Queue) -> None:
         target[:] = source.copy()
 
     time = 1e6 * int(size) / process.board.host_bytes_per_second
-    task = Task(work, time, frozenset(blocks[:1]), frozenset(blocks[1:]))
-    process.device.submit(live(queue, Queue, "queue"), task)
+    process.device.submit(Task(queue, work, time, frozenset(reads), frozenset(writes)))
 
 
 def _sides(dst: Any, src: Any, size: int, direction: int) -> tuple[np.ndarray, np.ndarray]:

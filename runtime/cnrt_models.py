@@ -35,8 +35,9 @@ from runtime.cnrt_types import (
     cnrtDataType_t,
     cnrtDimOrder_t,
     cnrtRuntimeContextInfo_t,
-    host_array,
+    host_bytes,
     integer,
+    not_null,
 )
 from runtime.session import Session
 from targets.mlu220.container import VERSION, DeviceFunction, IORecord, OfflineModel, Step
@@ -57,14 +58,13 @@ def _loaded(load: Callable[[], OfflineModel]) -> Model:
 @call(outs=1)
 def cnrtLoadModel(fname: str | Path) -> Model:
     """`status, model = cnrtLoadModel(path)`. NO_EXIST: no such file; INVALID: not an offline model, or damaged."""
-    return _loaded(lambda: OfflineModel.load(fname))
+    return _loaded(lambda: OfflineModel.load(not_null(fname, "the file's name")))
 
 
 @call(outs=1)
 def cnrtLoadModelFromMem(ptr: Any) -> Model:
     """`status, model = cnrtLoadModelFromMem(data)`"""
-    data = bytes(host_array(ptr, np.dtype(np.uint8), memoryview(ptr).nbytes, "the model")) if ptr is not None else b""
-    return _loaded(lambda: OfflineModel.from_bytes(data, "memory"))
+    return _loaded(lambda: OfflineModel.from_bytes(host_bytes(ptr, "the model"), "memory"))
 
 
 @call(outs=1)
@@ -86,7 +86,7 @@ def cnrtUnloadModel(model: Model) -> None:
 def cnrtGetModelSize(fname: str | Path) -> int:
     """`status, size = cnrtGetModelSize(path)` in bytes, for `cnrtLoadModelFromMem`."""
     try:
-        return Path(fname).stat().st_size
+        return Path(not_null(fname, "the file's name")).stat().st_size
     except OSError as error:
         raise Fault(R.CNRT_RET_ERR_NO_EXIST, f"{fname}: {error.strerror}") from None
 
@@ -95,7 +95,7 @@ def cnrtGetModelSize(fname: str | Path) -> int:
 def cnrtGetModelLevelFromFile(fname: str | Path) -> int:
     """`status, level = cnrtGetModelLevelFromFile(path)`: the version of the file's format. What the vendor's levels
     mean is not published [U]."""
-    _loaded(lambda: OfflineModel.load(fname))
+    _loaded(lambda: OfflineModel.load(not_null(fname, "the file's name")))
     return VERSION
 
 
@@ -397,11 +397,9 @@ def cnrtInvokeRuntimeContext(pctx: RuntimeContext, params: Sequence[int], queue:
     views = [memory.view(p, r.bytes, r.name) for p, r in zip(params, records, strict=True)]
     starts = [memory.block(p)[0] for p in params]
     cut = len(device.inputs)
-    task = Task(
-        _run(context.session, views[:cut], views[cut:]), context.microseconds, frozenset(starts[:cut]),
-        frozenset(starts[cut:]),
-    )  # fmt: skip
-    process.device.submit(queue, task)
+    work = _run(context.session, views[:cut], views[cut:])
+    reads, writes = frozenset(starts[:cut]), frozenset(starts[cut:])
+    process.device.submit(Task(queue, work, context.microseconds, reads, writes))
 
 
 def _run(session: Session, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> Callable[[Queue], None]:
@@ -423,7 +421,7 @@ def cnrtInvokeRuntimeContext_V3(
     otherwise."""
     _, device = extracted(ready(pctx).function)
     built = [r.device_shape[0] if r.device_shape else 1 for r in device.inputs]
-    if list(batch_sizes) != built:
+    if list(not_null(batch_sizes, "the array of batch sizes")) != built:
         raise Fault(R.CNRT_RET_ERR_UNSUPPORTED, f"batches {list(batch_sizes)}: the file was built for {built}")
     status = cnrtInvokeRuntimeContext(pctx, param_buffers, queue, extra)
     if status != R.CNRT_RET_SUCCESS:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cnrt_device import Device
+from runtime.cnrt_device import Device, Handle
 from runtime.cnrt_types import ERROR_TEXT, Fault, cnrtChannelType_t, cnrtCoreVersion_t, cnrtRet_t, integer
 from runtime.session import Session
 from targets.mlu220.container import DeviceFunction, IORecord, OfflineModel
@@ -31,20 +31,18 @@ _FAKE = -1
 
 # -- handles -----------------------------------------------------------------------------------------------------------
 @dataclass(eq=False)
-class Model:
+class Model(Handle):
     """`cnrtModel_t`."""
 
     offline: OfflineModel
-    live: bool = True
 
 
 @dataclass(eq=False)
-class Function:
+class Function(Handle):
     """`cnrtFunction_t`: empty until something is extracted into it."""
 
     model: OfflineModel | None = None
     device: DeviceFunction | None = None
-    live: bool = True
 
     @property
     def records(self) -> list[IORecord]:
@@ -53,7 +51,7 @@ class Function:
 
 
 @dataclass(eq=False)
-class RuntimeContext:
+class RuntimeContext(Handle):
     """`cnrtRuntimeContext_t`: a function on a device; ready once it has a session."""
 
     function: Function
@@ -62,7 +60,6 @@ class RuntimeContext:
     session: Session | None = None
     microseconds: float = 0.0
     initialised: bool = False
-    live: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,14 @@ class cnrtDeviceInfo_t:  # noqa: N801
 
 
 class _Process:
-    """What the calls of one process share: whether it is initialised, the card, host memory."""
+    """What the calls of one process share: whether it is initialised, the card, host memory, what was given out."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.flags: int | None = None
         self.board: Board = load_board("m2")
         self.host: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+        self.handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self.device = Device(self.board.dram_bytes)
         self.generation = 0
 
@@ -89,6 +87,9 @@ class _Process:
         self.flags = flags
         self.device = Device(self.board.dram_bytes)
         self.host.clear()
+        for handle in self.handles:
+            handle.live = False
+        self.handles.clear()
         self.generation += 1
 
 
@@ -117,6 +118,8 @@ def call(outs: int = 0, init: bool = True, device: bool = False) -> Callable[[Ca
                 with process.lock:
                     _require(init, device)
                     result = function(*args, **named)
+                    if isinstance(result, Handle):
+                        process.handles.add(result)
                 values = () if outs == 0 else (result,) if outs == 1 else result
             except Fault as fault:
                 status = thread.error = fault.code
@@ -171,14 +174,16 @@ def cnrtGetLastErr() -> cnrtRet_t:
 # -- initialisation and devices ----------------------------------------------------------------------------------------
 @call(init=False)
 def cnrtInit(flags: int = 0) -> None:
-    """`status = cnrtInit(0)`; 1 for the fake device, on which models can be queried and nothing computes."""
+    """`status = cnrtInit(0)`; 1 for the fake device, on which models can be queried and nothing computes. Again with
+    the same flags it changes nothing: every part of a program may call it."""
     if integer(flags, "flags") > 1:
         raise Fault(R.CNRT_RET_ERR_INVALID, f"flags {flags}: 0 or 1")
-    process.reset(int(flags))
+    if process.flags != int(flags):
+        process.reset(int(flags))
 
 
 def cnrtDestroy() -> None:
-    """Free everything. Calls need a new `cnrtInit` afterwards."""
+    """Free everything; no handle can be used any more. Calls need a new `cnrtInit` afterwards."""
     with process.lock:
         process.reset(None)
 

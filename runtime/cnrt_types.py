@@ -7,6 +7,7 @@ Values are those of docs/mlu220.md 3.4 [C]. The names are the vendor's, so that 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import numpy as np
 
@@ -172,6 +173,13 @@ def numpy_type(data_type: int) -> np.dtype:
         raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID_TYPE, f"no host type for data type {data_type!r}") from None
 
 
+def not_null(value: Any, what: str) -> Any:
+    """The value; INVALID_POINTER for None, which is C's NULL."""
+    if value is None:
+        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID_POINTER, f"{what} is NULL")
+    return value
+
+
 def integer(value: object, what: str, low: int = 0) -> int:
     """A whole number of at least `low`; INVALID otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or int(value) < low:
@@ -179,15 +187,24 @@ def integer(value: object, what: str, low: int = 0) -> int:
     return int(value)
 
 
+def _buffer(buffer: object, what: str) -> memoryview:
+    try:
+        return memoryview(buffer)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID_POINTER, f"{what} is {buffer!r}, not host memory") from None
+
+
+def host_bytes(buffer: object, what: str) -> bytes:
+    """All of host memory, copied; faults as of `host_array`."""
+    return host_array(buffer, np.dtype(np.uint8), _buffer(buffer, what).nbytes, what).tobytes()
+
+
 def host_array(buffer: object, dtype: np.dtype, count: int, what: str, write: bool = False) -> np.ndarray:
     """The first `count` elements of host memory (an array, bytes, anything with a buffer) as `dtype`, without a copy.
 
     INVALID_POINTER when it is not contiguous memory, or not writable where it must be; OUT_RANGE when too small.
     """
-    try:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-    except TypeError:
-        raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID_POINTER, f"{what} is {buffer!r}, not host memory") from None
+    view = _buffer(buffer, what)
     if not view.c_contiguous or (write and view.readonly):
         state = "contiguous" if not view.c_contiguous else "writable"
         raise Fault(cnrtRet_t.CNRT_RET_ERR_INVALID_POINTER, f"{what} is not {state} memory")
@@ -197,4 +214,4 @@ def host_array(buffer: object, dtype: np.dtype, count: int, what: str, write: bo
     return np.frombuffer(view.cast("B") if view.nbytes else b"", dtype, count)
 
 
-__all__ = ["ENUMS", "ERROR_TEXT", "NUMPY", "Fault", "host_array", "integer", "numpy_type"]
+__all__ = ["ENUMS", "ERROR_TEXT", "NUMPY", "Fault", "host_array", "host_bytes", "integer", "not_null", "numpy_type"]

@@ -130,6 +130,20 @@ def test_a_queue_that_waits_for_a_notifier_runs_after_the_other_queue(program: S
     assert (read(z) == 4 * image().reshape(-1)).all()
 
 
+def test_a_notifier_placed_again_tells_of_its_last_place(program: SimpleNamespace) -> None:
+    start, end = ok(cnrt.cnrtCreateNotifier()), ok(cnrt.cnrtCreateNotifier())
+    ok(cnrt.cnrtPlaceNotifier(start, program.queue))
+    for _ in range(2):
+        ok(cnrt.cnrtInvokeRuntimeContext(program.context, [program.x, program.y], program.queue))
+        ok(cnrt.cnrtPlaceNotifier(end, program.queue))
+    for _ in range(3):  # start, one run, the first place of end
+        assert cnrt.cnrtQueryNotifier(end) == cnrt.CNRT_RET_ERR_BUSY
+    assert cnrt.cnrtNotifierDuration(start, end) == (cnrt.CNRT_RET_ERR_NOT_READY, None)
+    ok(cnrt.cnrtWaitNotifier(end))
+    one = 1e6 * profile(program.context.session.model, load_board("m2")).seconds
+    assert ok(cnrt.cnrtNotifierDuration(start, end)) == pytest.approx(2 * one)
+
+
 def test_polling_ends(program: SimpleNamespace) -> None:
     done = ok(cnrt.cnrtCreateNotifier())
     ok(cnrt.cnrtInvokeRuntimeContext(program.context, [program.x, program.y], program.queue))
@@ -310,6 +324,14 @@ def test_freed_memory_is_found_out_even_after_new_allocations(program: SimpleNam
     ok(cnrt.cnrtFree(0))
 
 
+def test_memory_that_an_asynchronous_copy_needs_cannot_be_freed_however_its_pointer_is_written(program) -> None:
+    pointer = np.array([program.x])[0]
+    ok(cnrt.cnrtMemcpyAsync(pointer, image(), SIZE, program.queue, H2D))
+    assert cnrt.cnrtFree(program.x) == cnrt.CNRT_RET_ERR_BUSY
+    ok(cnrt.cnrtSyncQueue(program.queue))
+    ok(cnrt.cnrtFree(program.x))
+
+
 def test_memory_that_a_queue_still_needs_cannot_be_freed(program: SimpleNamespace) -> None:
     ok(cnrt.cnrtInvokeRuntimeContext(program.context, [program.x, program.y], program.queue))
     assert cnrt.cnrtFree(program.x) == cnrt.CNRT_RET_ERR_BUSY
@@ -343,6 +365,40 @@ def test_what_was_destroyed_cannot_be_used_or_destroyed_again(program: SimpleNam
         assert destroy(handle) == cnrt.CNRT_RET_ERR_INVALID
     assert cnrt.cnrtSyncQueue(program.queue) == cnrt.CNRT_RET_ERR_INVALID
     assert cnrt.cnrtGetFunctionNumber(program.model)[0] == cnrt.CNRT_RET_ERR_INVALID
+
+
+def test_what_was_given_out_ends_with_the_run_time(program: SimpleNamespace) -> None:
+    cnrt.cnrtDestroy()
+    ok(cnrt.cnrtInit(0))
+    ok(cnrt.cnrtSetCurrentDevice(0))
+    assert cnrt.cnrtSyncQueue(program.queue) == cnrt.CNRT_RET_ERR_INVALID
+    assert cnrt.cnrtGetFunctionNumber(program.model)[0] == cnrt.CNRT_RET_ERR_INVALID
+    status = cnrt.cnrtInvokeRuntimeContext(program.context, [program.x, program.y], program.queue)
+    assert status == cnrt.CNRT_RET_ERR_INVALID
+    assert cnrt.cnrtFree(program.x) == cnrt.CNRT_RET_ERR_INVALID_POINTER
+
+
+def test_a_second_initialisation_changes_nothing(program: SimpleNamespace) -> None:
+    ok(cnrt.cnrtInit(0))
+    ok(cnrt.cnrtInvokeRuntimeContext(program.context, [program.x, program.y], program.queue))
+    ok(cnrt.cnrtSyncQueue(program.queue))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: cnrt.cnrtLoadModel(None)[0],
+        lambda: cnrt.cnrtLoadModelFromMem(None)[0],
+        lambda: cnrt.cnrtLoadModelFromMem("text")[0],
+        lambda: cnrt.cnrtGetModelSize(None)[0],
+        lambda: cnrt.cnrtGetModelLevelFromFile(None)[0],
+        lambda: cnrt.cnrtFreeArray(None, 2),
+        lambda: cnrt.cnrtTransDataOrder(np.zeros(4), cnrt.CNRT_FLOAT32, np.zeros(4), 2, None, [0, 1]),
+        lambda: cnrt.cnrtTransDataOrder(np.zeros(4), cnrt.CNRT_FLOAT32, np.zeros(4), 2, [2, 2], None),
+    ],
+)
+def test_null_is_no_pointer(call) -> None:
+    assert call() == cnrt.CNRT_RET_ERR_INVALID_POINTER
 
 
 def test_batches_other_than_the_files_are_not_supported(program: SimpleNamespace) -> None:
