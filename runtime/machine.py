@@ -133,7 +133,6 @@ class Pool:
         self._control[self._first + interpreter.WORKERS] = threads
         self._control[self._first + interpreter.ASLEEP + 1 :][: threads - 1] = 1
         self._counters = np.zeros(0, np.int64)
-        self._generation = 1
         self._wake = threading.Semaphore(0)
         self._stop = False
         self._threads = [
@@ -160,12 +159,14 @@ class Pool:
             (module.SCRATCH_BYTES, scratch_bytes),
         ):  # fmt: skip
             control[name] = value
-        module.open_run(self._address, self._generation)
-        self._generation += 2
-        woken = int(control[module.WOKEN])
-        if woken:
-            self._wake.release(woken)
-        module.run_main(self._address)
+        try:
+            module.open_run(self._address, int(control[module.GENERATION]) + 1)
+            woken = int(control[module.WOKEN])
+            if woken:
+                self._wake.release(woken)
+        finally:  # interrupted from the keyboard or not: workers must have left before another run is written
+            if control[module.GENERATION] % 2:
+                module.run_main(self._address)
 
     def _work(self, index: int) -> None:
         while True:

@@ -117,6 +117,30 @@ def test_a_forked_child_gets_threads_of_its_own() -> None:
     assert same(expected, found)
 
 
+def test_a_run_that_is_interrupted_is_finished_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers must have left before the next run is written where they read."""
+    model, inputs = case(5, 2, 2)
+    session = Session(model, threads=2)
+    expected = run(session, inputs)
+    (plan,) = session._plans.values()
+    executor, pool = session._executor, Pool(2)
+    place = (executor._arena.address, executor._scratch_address, executor._scratch_bytes)
+    wake = pool._wake.release
+
+    def interrupted(count: int) -> None:
+        wake(count)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._wake, "release", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(plan, *place)
+    assert pool._control[pool._first] % 2 == 0 and pool._control[pool._first + 16] == 0, "closed, and nobody inside"
+    pool.run(plan, *place)
+    pool.close()
+    assert same(expected, run(session, inputs))
+
+
 def test_regions_are_aligned_and_disjoint_with_slack_before_and_after() -> None:
     regions = Regions()
     places = [(regions.take(size), size) for size in (1, 300, 0, 256, 7)]
