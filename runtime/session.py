@@ -220,21 +220,23 @@ class Session:
         self._segments |= {f.name: self._simulator(f) for f in self.model.device_functions}
 
     def _simulator(self, function: DeviceFunction) -> Segment:
-        plan = self._plans[function.name]
+        plan, arena, executor = self._plans[function.name], self._arena, self._executor
 
         def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             for array, record, region in zip(arrays, function.inputs, plan.inputs, strict=True):
-                target = self._arena.view(region).view(record.numpy).reshape(record.device_shape)
+                target = arena.view(region).view(record.numpy).reshape(record.device_shape)
                 _copy(target, array.transpose(record.permutation))
-            self._executor.run(plan)
+            executor.run(plan)
             return [
-                _from_device(self._arena.view(region), record)
+                _from_device(arena.view(region), record)
                 for record, region in zip(function.outputs, plan.outputs, strict=True)
             ]
 
         return run
 
     def _oracle(self, function: DeviceFunction) -> Segment:
+        model, order = self.model, self.proofs[function.name].order
+
         def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             from runtime import oracle
 
@@ -242,8 +244,7 @@ class Session:
                 np.ascontiguousarray(array.transpose(record.permutation))
                 for array, record in zip(arrays, function.inputs, strict=True)
             ]
-            order = self.proofs[function.name].order
-            results = oracle.run_function(function, self.model.constants, device, order, self.model.rounding)
+            results = oracle.run_function(function, model.constants, device, order, model.rounding)
             return [_from_device(data, record) for data, record in zip(results, function.outputs, strict=True)]
 
         return run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -288,6 +290,19 @@ def test_a_session_may_be_shared_by_python_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_sessions_memory_goes_with_its_last_reference(engine: str) -> None:
+    """Nothing refers in a circle: a sweep over many models does not wait for Python's collector."""
+    session = Session(model(), engine=engine)
+    session.run(image())
+    gone = weakref.ref(session)
+    gc.disable()
+    try:
+        del session
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_result_never_depends_on_the_call_before() -> None:
