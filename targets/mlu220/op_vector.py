@@ -385,17 +385,24 @@ class DepthwiseConv2d(MluOp):
         return TAPS if index == 1 else None
 
     def emit_tile(self, emitter: Emitter, out: View, inputs: Sequence[View | None]) -> None:
+        """Where the taps are those of several pixels side by side, that many windows one pixel apart are computed as
+        one of as many times the channels. Windows left over at the end of a row are computed together with some before
+        them once more."""
         x, taps = inputs[0], inputs[1]
         assert x is not None and taps is not None
-        kh, kw, _ = self.w.type.static_shape
-        for n in range(out.shape[0]):
+        kh, kw, columns = taps.shape
+        _, _, width, channels = out.shape
+        pixels = columns // channels
+        groups = [(0, width // pixels)] + [(width - pixels, 1)] * (width % pixels > 0)
+        for n, (first, count) in itertools.product(range(out.shape[0]), groups):
+            step = pixels * self.strides[1]
             instruction = isa.Depthwise(
-                dst=out.address + n * out.strides[0], src=x.address + n * x.strides[0], filters=taps.address,
-                c=out.shape[3], h=x.shape[1], w=x.shape[2], kh=kh, kw=kw,
-                stride_y=self.strides[0], stride_x=self.strides[1],
-                dilation_y=self.dilations[0], dilation_x=self.dilations[1],
+                dst=out.address + n * out.strides[0] + first * out.strides[2],
+                src=x.address + n * x.strides[0] + first * self.strides[1] * x.strides[2], filters=taps.address,
+                c=columns, h=x.shape[1], w=(count - 1) * step + (kw - 1) * self.dilations[1] + 1, kh=kh, kw=kw,
+                stride_y=self.strides[0], stride_x=step, dilation_y=self.dilations[0], dilation_x=self.dilations[1],
                 src_row_pitch=x.strides[1], src_pixel_pitch=x.strides[2],
-                dst_row_pitch=out.strides[1], dst_pixel_pitch=out.strides[2], dtype=TYPE_CODES[out.dtype],
+                dst_row_pitch=out.strides[1], dst_pixel_pitch=pixels * out.strides[2], dtype=TYPE_CODES[out.dtype],
             )  # fmt: skip
             emitter.add(instruction, [out.slot], [x.slot, taps.slot])
 

@@ -19,7 +19,7 @@ from compiler.ir.types import DType
 from compiler.ops.graph import Kernel
 from targets.mlu220.boxes import Box, Interval, box_shape, clip, cut, hull, split_evenly, volume, whole
 from targets.mlu220.hardware import Board
-from targets.mlu220.op_base import FILTERS, MluOp
+from targets.mlu220.op_base import FILTERS, TAPS, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Transpose
 from targets.mlu220.op_vector import DepthwiseConv2d, Pool, Reduce
@@ -56,6 +56,8 @@ class KernelShape:
         self.shape = self.domain.type.static_shape
         self._demands: dict[Box, dict[Value, Box]] = {}
         self._parameter_boxes: dict[tuple[Parameter, Interval], Box] = {}
+        self.pixels: dict[Any, dict[MluOp, int]] = {}
+        """What `pixels_side_by_side` found before."""
 
     @cached_property
     def values(self) -> list[Value]:
@@ -234,12 +236,50 @@ class KernelShape:
 
 
 def parameter_bytes(parameter: Parameter, box: Box) -> int:
-    """On-chip bytes of the part `box` of a parameter."""
+    """On-chip bytes of the part `box` of a parameter, once."""
     if parameter.kind == FILTERS:
         assert isinstance(parameter.op, Conv2d)
         channels = box[0][1] - box[0][0]
         return max(parameter.op.filter_bytes(channels, piece) for piece in parameter.op.pieces)
     return volume(box) * parameter.value.type.dtype.size
+
+
+MOST_PIXELS = 8
+"""Most pixels whose channels are put side by side."""
+
+MOST_TAP_BYTES = 16 << 10
+"""Most NRAM bytes of depthwise filters that stand there once for each of several pixels."""
+
+
+def pixels_side_by_side(shape: KernelShape, schedule: KernelSchedule) -> dict[MluOp, int]:
+    """Per depthwise convolution with windows one pixel apart, how many of them are computed as one of as many times the
+    channels: vectors of few channels would be filled in part only. The filters are then in NRAM that many times."""
+    narrow = [op for op in shape.ops if isinstance(op, DepthwiseConv2d) and op.strides[1] == 1]
+    if not narrow or len(shape.shape) != 4:
+        return {}
+    parts = schedule.parts(shape.shape, granule(shape, schedule.split))
+    columns = tuple(dict.fromkeys(piece for part in parts for piece in cut(part[2], schedule.tile[2])))
+    key = columns, schedule.tile[3]
+    if key not in shape.pixels:
+        demands = [shape.demand((*parts[0][:2], piece, (0, schedule.tile[3]))) for piece in columns]
+        shape.pixels[key] = {op: _fewest_vectors(op, demands) for op in narrow}
+    return shape.pixels[key]
+
+
+def _fewest_vectors(op: DepthwiseConv2d, demands: Sequence[dict[Value, Box]]) -> int:
+    """How many pixels side by side take the fewest vectors in tiles with these demands; at most their columns."""
+    y = op.results[0]
+    boxes = [box_shape(clip(demand[y], y.type.static_shape)) for demand in demands if y in demand]
+    widths = [box[2] for box in boxes if box[2]]
+    size = max((box[3] for box in boxes), default=0) * y.type.dtype.size
+    if not widths or not size:
+        return 1
+    most = min(MOST_PIXELS, *widths, MOST_TAP_BYTES // (math.prod(op.w.type.static_shape[:2]) * size))
+    vectors = {
+        pixels: sum(-(-width // pixels) for width in widths) * -(-pixels * size // ALIGNMENT)
+        for pixels in range(1, max(most, 1) + 1)
+    }
+    return min(vectors, key=vectors.__getitem__)
 
 
 def split_convolutions(shape: KernelShape) -> list[Conv2d]:
@@ -376,9 +416,11 @@ def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelS
     demands = [shape.demand(tile) for tile in tiles]
     blocks = len(cut((0, shape.shape[-1]), schedule.tile[-1])) if shape.shape else 1
     copies = schedule.buffers if blocks > 1 else 1
+    pixels = pixels_side_by_side(shape, schedule)
     parameters, nram, wram = [], 0, 0
     for parameter in shape.parameters:
-        size = aligned(max(parameter_bytes(parameter, shape.parameter_box(parameter, d)) for d in demands))
+        times = pixels.get(parameter.op, 1) if parameter.kind == TAPS else 1
+        size = aligned(times * max(parameter_bytes(parameter, shape.parameter_box(parameter, d)) for d in demands))
         if parameter.kind == FILTERS:
             split = isinstance(parameter.op, Conv2d) and parameter.op.splits > 1
             filter_copies = schedule.buffers if split else copies
