@@ -1,6 +1,7 @@
 """Evaluator of `nn.resize`: separable, one axis after the other, each as picked neighbours and weights.
 
-Coordinates and coefficients are computed in f64 and follow the definition of ONNX Resize-19.
+Coordinates and coefficients are computed in f64 and follow the definition of ONNX Resize-19; those that are rounded to
+the nearest element are computed in f32, as factors are stored: 3 / 0.6 is 5 there, and what frameworks take.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COORDINATES: dict[str, Callable[[Array, float, int, int], Array]] = {
     "half_pixel_symmetric": half_pixel_symmetric,
     "pytorch_half_pixel": lambda i, scale, size, count: (i + 0.5) / scale - 0.5 if count > 1 else i * 0.0,
     "tf_half_pixel_for_nn": lambda i, scale, size, count: (i + 0.5) / scale,
-    "align_corners": lambda i, scale, size, count: i * ((size - 1) / (count - 1)) if count > 1 else i * 0.0,
+    "align_corners": lambda i, scale, size, count: i * (size - 1) / (count - 1) if count > 1 else i * 0.0,
     "asymmetric": lambda i, scale, size, count: i / scale,
 }
 """Coordinate mode → source coordinate of output index i, for factor `scale`, `size` input and `count` output
@@ -55,9 +56,10 @@ KERNELS: dict[str, tuple[Callable[[Array, float], Array], int]] = {"linear": (tr
 
 
 def source_coordinates(op: Resize, axis: int, size: int) -> Array:
+    kind = np.float32 if op.mode == "nearest" else np.float64
     count = op.sizes[axis]
-    scale = op.scales[axis] if op.scales else count / size
-    return COORDINATES[op.coordinate_mode](np.arange(count, dtype=np.float64), scale, size, count)
+    scale = kind(op.scales[axis]) if op.scales else kind(count) / kind(size)
+    return COORDINATES[op.coordinate_mode](np.arange(count, dtype=kind), scale, size, count)
 
 
 def neighbours(op: Resize, axis: int, size: int) -> tuple[Array, Array]:

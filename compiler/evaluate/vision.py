@@ -62,7 +62,8 @@ def grid_sample(op: ops.GridSample, x: Array, grid: Array) -> Array:
     for axis, size in enumerate(sizes):
         place = grid[..., len(sizes) - 1 - axis].astype(np.float32)
         place = (place + 1) / 2 * (size - 1) if op.align_corners else ((place + 1) * size - 1) / 2
-        place = folded_back(np.rint(place) if op.mode == "nearest" else place, size, op)
+        if op.mode != "cubic":  # whose taps are folded back one by one, at their own distances
+            place = folded_back(np.rint(place) if op.mode == "nearest" else place, size, op)
         floor = np.floor(place)
         weights = weights_of(place - floor)
         taps.append([(floor + first + i, weight) for i, weight in enumerate(weights)])

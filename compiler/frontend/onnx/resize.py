@@ -19,12 +19,17 @@ LEGACY = {"coordinate_mode": "asymmetric", "nearest_mode": "floor"}
 """How Upsample and Resize-10 read coordinates."""
 
 
-def _by_scales(n: Node, scales: Sequence[float], **attributes: object) -> Value:
-    shape = n.shape()
+def _resized(size: float, scale: float) -> int:
+    """Elements of an axis by its factor, multiplied in f32 as factors are stored: 10 by 0.7 gives 7."""
+    return floor(np.float32(size) * np.float32(scale))
+
+
+def _by_scales(n: Node, x: Value, scales: Sequence[float], **attributes: object) -> Value:
+    shape = x.type.static_shape
     if len(scales) != len(shape):
         raise Malformed(f"{len(scales)} scales for an input of rank {len(shape)}")
-    sizes = [floor(d * s) for d, s in zip(shape, scales, strict=True)]
-    return n.emit(nn.Resize, n.input(0), sizes=sizes, scales=tuple(scales), **attributes)
+    sizes = [_resized(d, s) for d, s in zip(shape, scales, strict=True)]
+    return n.emit(nn.Resize, x, sizes=sizes, scales=tuple(scales), **attributes)
 
 
 def _legacy_mode(n: Node) -> str:
@@ -36,15 +41,19 @@ def _legacy_mode(n: Node) -> str:
 def upsample_by_attribute(n: Node) -> Value:
     if n.opset < 7:
         factors = (1.0, 1.0, n.required("height_scale"), n.required("width_scale"))
-        return _by_scales(n, factors, mode=_legacy_mode(n), **LEGACY)
-    return _by_scales(n, n.required("scales"), mode=_legacy_mode(n), **LEGACY)
+        return _by_scales(n, n.input(0), factors, mode=_legacy_mode(n), **LEGACY)
+    return _by_scales(n, n.input(0), n.required("scales"), mode=_legacy_mode(n), **LEGACY)
 
 
 @converter("Upsample", since=9)
 @converter("Resize", since=10)
 def upsample_by_input(n: Node) -> Value:
-    scales = [float(s) for s in n.array(1, "scales")]
-    return _by_scales(n, scales, mode=_legacy_mode(n), **LEGACY)
+    """The nearest element of a smaller picture is the next one up, as ONNX's cases of Resize-10 have it."""
+    scales, mode = [float(s) for s in n.array(1, "scales")], _legacy_mode(n)
+    if mode != "nearest" or min(scales, default=1.0) >= 1:
+        return _by_scales(n, n.input(0), scales, mode=mode, **LEGACY)
+    smaller = _by_scales(n, n.input(0), [min(s, 1.0) for s in scales], **{**LEGACY, "nearest_mode": "ceil"})
+    return _by_scales(n, smaller, [max(s, 1.0) for s in scales], **LEGACY)
 
 
 @converter("Resize", since=11)
@@ -71,7 +80,7 @@ def resize(n: Node) -> Value:
     scales = [1.0] * rank
     for axis, scale in zip(axes, n.array(2, "scales").reshape(-1), strict=True):
         scales[axis] = float(scale)
-    return _by_scales(n, scales, **attributes)
+    return _by_scales(n, n.input(0), scales, **attributes)
 
 
 def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], policy: str, **attributes: object) -> Value:
@@ -99,7 +108,7 @@ def _crop_and_resize(n: Node) -> Value:
     n.ignore(2)
     covered: Value = n.constant(np.ones((), bool))
     for axis, start, end, size in zip(axes, *regions, given, strict=True):
-        count = int(size) if by_size else floor(shape[axis] * (end - start) * size)
+        count = int(size) if by_size else _resized(shape[axis] * (end - start), size)
         if count < 1:
             raise Malformed(f"axis {axis} is resized to {count} elements")
         n.room_for(count * shape[axis], "weights")
