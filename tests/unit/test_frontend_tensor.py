@@ -82,6 +82,12 @@ def test_slice(starts: list, ends: list, axes: list | None, steps: list | None, 
     agree(model(node("Slice", ["x", *constants], ["y"]), {"x": X}, constants=constants), [random(*X)], tmp_path)
 
 
+def test_slice_backwards_from_before_the_first_element_has_that_one(tmp_path: Path) -> None:
+    constants = {"s": np.array([-9]), "e": np.array([-99]), "a": np.array([1]), "t": np.array([-1])}
+    proto = model(node("Slice", ["x", "s", "e", "a", "t"], ["y"]), {"x": (2, 5)}, constants=constants)
+    agree(proto, [random(2, 5)], tmp_path)
+
+
 def test_slice_before_opset_10_has_attributes(tmp_path: Path) -> None:
     proto = model(node("Slice", ["x"], ["y"], starts=[1], ends=[2**60], axes=[2]), {"x": X}, opset=9)
     agree(proto, [random(*X)], tmp_path)
@@ -137,6 +143,18 @@ def test_pad_along_some_axes(tmp_path: Path) -> None:
     agree(proto, [random(*X)], tmp_path)
 
 
+def test_pad_by_nothing_has_a_mode_all_the_same(tmp_path: Path) -> None:
+    proto = model(node("Pad", ["x", "p"], ["y"], mode="reflect"), {"x": (2, 3)}, constants={"p": np.zeros(4, np.int64)})
+    assert op_names(agree(proto, [random(2, 3)], tmp_path)) == []
+
+
+def test_pads_that_do_not_belong_to_the_axes_are_reported(tmp_path: Path) -> None:
+    constants = {"p": np.array([1, 1, 1]), "a": np.array([0, 1])}
+    proto = model(node("Pad", ["x", "p", "", "a"], ["y"]), {"x": (2, 3)}, constants=constants, opset=18)
+    with pytest.raises(CompilerError, match="3 pads for 2 axes"):
+        imported(proto, tmp_path)
+
+
 def test_pad_before_opset_11_has_attributes(tmp_path: Path) -> None:
     proto = model(node("Pad", ["x"], ["y"], pads=[0, 0, 1, 0, 0, 1], value=2.0), {"x": X}, opset=10)
     agree(proto, [random(*X)], tmp_path)
@@ -178,6 +196,11 @@ def test_one_hot(tmp_path: Path) -> None:
     constants = {"d": np.array(4, np.int64), "v": np.array([-1, 2], np.float32)}
     proto = model(node("OneHot", ["i", "d", "v"], ["y"], axis=0), {"i": ((3,), TensorProto.INT64)}, constants=constants)
     agree(proto, [ints(0, 3, -1)], tmp_path)
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(11, 1), (11, -2), (13, 1)])
+def test_hardmax(opset: int, axis: int, tmp_path: Path) -> None:
+    agree(model(node("Hardmax", ["x"], ["y"], axis=axis), {"x": (2, 3, 4)}, opset=opset), [random(2, 3, 4)], tmp_path)
 
 
 @pytest.mark.parametrize("largest", [0, 1])
@@ -259,6 +282,30 @@ def test_older_ways_to_resize(operator: str, opset: int, mode: str, tmp_path: Pa
         proto = model(node(operator, ["x", "s"], ["y"], mode=mode), {"x": (1, 2, 3, 4)}, constants={"s": scales},
                       opset=opset)  # fmt: skip
     agree(proto, [random(1, 2, 3, 4)], tmp_path, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(0.6, 0.6), (0.5, 2.0)], ids=str)
+def test_the_nearest_element_of_a_smaller_picture_in_opset_10_is_the_next_one_up(scales: tuple, tmp_path: Path) -> None:
+    constants = {"s": np.array([1, 1, *scales], np.float32)}
+    proto = model(node("Resize", ["x", "s"], ["y"]), {"x": (1, 2, 7, 9)}, constants=constants, opset=10)
+    agree(proto, [random(1, 2, 7, 9)], tmp_path)
+
+
+def test_factors_are_multiplied_and_divided_as_they_are_stored(tmp_path: Path) -> None:
+    constants = {"s": np.array([1, 1, 0.7, 0.6], np.float32)}
+    resize = node("Resize", ["x", "", "s"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    module = agree(model(resize, {"x": (1, 1, 10, 10)}, constants=constants), [random(1, 1, 10, 10)], tmp_path)
+    assert module.main.body.first.result.type.shape == (1, 1, 7, 6)
+
+
+@pytest.mark.parametrize("align", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_cubic_samples_beyond_the_border_weigh_the_elements_where_they_are(
+    padding: str, align: int, tmp_path: Path
+) -> None:
+    sample = node("GridSample", ["x", "g"], ["y"], mode="cubic", padding_mode=padding, align_corners=align)
+    proto = model(sample, {"x": (1, 2, 3, 4), "g": (1, 5, 5, 2)}, opset=20)
+    agree(proto, [random(1, 2, 3, 4), random(1, 5, 5, 2, low=-1.5, high=1.5)], tmp_path, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])

@@ -124,6 +124,8 @@ def slice_axes(
         if step == 0:
             raise Malformed("a step is 0")
         axis = normal_axis(axis, len(shape))
+        if step < 0:  # a start before the first element is the first one, where Python's slices have none
+            start = max(start, -shape[axis])
         found = range(*slice(start, end, step).indices(shape[axis]))
         firsts[axis], sizes[axis], strides[axis] = (found.start if found else 0), len(found), step if found else 1
     if sizes == list(shape) and all(s == 1 for s in strides):
@@ -181,7 +183,7 @@ def split(n: Node) -> list[Value]:
 
 def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
     """Input 0 with elements added, or taken away where a pad is negative."""
-    x, rank = n.input(0), n.input(0).type.rank
+    x, rank, mode = n.input(0), n.input(0).type.rank, n.attribute("mode", "constant")
     if len(pads) != 2 * rank:
         raise Malformed(f"{len(pads)} pads for an input of rank {rank}")
     starts, ends = [max(-p, 0) for p in pads[:rank]], [max(-p, 0) for p in pads[rank:]]
@@ -189,7 +191,7 @@ def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
         sizes = [d - s - e for d, s, e in zip(n.shape(), starts, ends, strict=True)]
         x = n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
     added = tuple(max(p, 0) for p in pads)
-    return n.emit(tensor.Pad, x, pads=added, mode=n.attribute("mode", "constant"), value=value) if any(added) else x
+    return n.emit(tensor.Pad, x, pads=added, mode=mode, value=value) if any(added) else x
 
 
 @converter("Pad")
@@ -203,6 +205,8 @@ def pad_by_inputs(n: Node) -> Value:
     value = 0.0 if n.optional(2) is None else float(n.array(2, "the padding value").item())
     axes = n.optional_ints(3, "axes")
     if axes is not None:
+        if len(pads) != 2 * len(axes):
+            raise Malformed(f"{len(pads)} pads for {len(axes)} axes")
         full = [0] * (2 * rank)
         for i, axis in enumerate(axes):
             full[normal_axis(axis, rank)] = pads[i]
@@ -298,12 +302,25 @@ def one_hot(n: Node) -> Value:
     )
 
 
+@converter("Hardmax")
+def flattening_hardmax(n: Node) -> Value:
+    """Before opset 13 the axes from `axis` on count as one."""
+    shape = n.shape()
+    axis = n.attribute("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    flat = reshape(n, n.input(0), (prod(shape[:axis]), prod(shape[axis:])))
+    return reshape(n, _largest_marked(n, flat, 1), shape)
+
+
 @converter("Hardmax", since=13)
 def hardmax(n: Node) -> Value:
+    return _largest_marked(n, n.input(0), normal_axis(n.attribute("axis", -1), len(n.shape())))
+
+
+def _largest_marked(n: Node, x: Value, axis: int) -> Value:
     """1 at the first maximum along an axis, 0 elsewhere."""
-    x, axis = n.input(0), normal_axis(n.attribute("axis", -1), len(n.shape()))
     largest = n.emit(ArgMax, x, axis=axis, keepdims=False)
-    return n.emit(tensor.OneHot, largest, depth=n.shape()[axis], axis=axis, to=x.type.dtype)
+    return n.emit(tensor.OneHot, largest, depth=x.type.static_shape[axis], axis=axis, to=x.type.dtype)
 
 
 @converter("ReverseSequence")
