@@ -99,6 +99,7 @@ def test_four_dimensional_conv_is_refused_with_a_way_round(tmp_path: Path) -> No
         {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
         {"strides": [2, 2], "output_shape": [9, 10]},
         {"strides": [3, 3], "output_shape": [13, 14], "auto_pad": "SAME_LOWER"},
+        {"strides": [2, 2], "output_shape": [8, 9], "auto_pad": "VALID"},
         {"dilations": [2, 1]},
     ],
     ids=str,

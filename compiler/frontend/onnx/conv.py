@@ -81,7 +81,7 @@ def conv_transpose(n: Node) -> Value:
         sizes = tuple(size * stride for size, stride in zip(spatial, strides, strict=True))
     if sizes is not None:
         extra = _pads_for_output(window, spatial, sizes[-rank:], extra, mode)
-    if mode == "VALID":
+    elif mode == "VALID":
         window.before, window.after = [0] * rank, [0] * rank
     if rank == 3:
         return conv_transpose3d(n, x, w, n.optional(2), window, n.attribute("group", 1), tuple(extra))
