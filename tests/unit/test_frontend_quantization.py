@@ -71,6 +71,21 @@ def test_zero_points_that_differ_per_channel_are_arithmetic(tmp_path: Path) -> N
     agree(proto, [random(1, 2)], tmp_path, tolerance=1e-3)  # onnxruntime quantises x for such a product
 
 
+def test_a_quantised_product_whose_columns_have_their_own_zero_points(tmp_path: Path) -> None:
+    constants = {
+        "as": scale(0.05), "az": np.int8(3), "b": np.arange(-6, 6, dtype=np.int8).reshape(3, 4),
+        "bs": scale(0.1, 0.2, 0.3, 0.1), "bz": np.array([0, 1, 2, 3], np.int8), "ys": scale(0.4), "yz": np.int8(1),
+    }  # fmt: skip
+    product = node("QLinearMatMul", ["a", "as", "az", "b", "bs", "bz", "ys", "yz"], ["y"])
+    proto = model(product, {"a": ((2, 3), TensorProto.INT8)}, constants=constants)
+    agree(proto, [np.array([[1, -50, 90], [7, 0, 20]], np.int8)], tmp_path)
+
+
+def test_an_axis_is_nothing_to_a_single_scale_that_is_computed(tmp_path: Path) -> None:
+    nodes = [node("QuantizeLinear", ["x", "s"], ["q"], axis=0), node("DequantizeLinear", ["q", "s"], ["y"], axis=0)]
+    agree(model(nodes, {"x": (2,), "s": ()}), [random(2), np.array(0.01, np.float32)], tmp_path)
+
+
 def test_scales_that_are_computed_are_arithmetic(tmp_path: Path) -> None:
     nodes = [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]
     agree(model(nodes, {"x": (2,), "s": ()}), [random(2), np.array(0.01, np.float32)], tmp_path)

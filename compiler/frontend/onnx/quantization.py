@@ -27,16 +27,21 @@ PER_TENSOR = "quantise with one scale per tensor, or one per output channel for 
 
 def quant_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> QuantType:
     """The type of integers with ONNX's scale and zero point; per-axis scales become a constant of the module."""
-    zeros = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
-    if (zeros != zeros[0]).any():
+    if not _is_one_number(zero):
         raise Unsupported("has different zero points per channel", PER_TENSOR)
     if scale.ndim > 1:
         raise Unsupported("has scales per block", PER_TENSOR)
     if storage not in STORED:
         raise Unsupported(f"stores integers as {storage}", PER_TENSOR)
+    point = 0 if zero is None else int(zero.reshape(-1)[0])
     if scale.size == 1:
-        return tensor_quant(storage, float(scale.reshape(-1)[0]), int(zeros[0]))
-    return channel_quant(n.builder, storage, scale, int(zeros[0]), axis, f"{n.proto.output[0]}.scales")
+        return tensor_quant(storage, float(scale.reshape(-1)[0]), point)
+    return channel_quant(n.builder, storage, scale, point, axis, f"{n.proto.output[0]}.scales")
+
+
+def _is_one_number(zero: np.ndarray | None) -> bool:
+    """Whether zero points are all the same, as where there are none."""
+    return zero is None or bool((zero == zero.reshape(-1)[0]).all())
 
 
 def _parameters(n: Node, first: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -52,9 +57,7 @@ def _axis(n: Node, rank: int, scale: np.ndarray) -> int:
 
 def _fits_a_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | None) -> bool:
     """Whether a quantised type can say it: one scale, or one per index of an axis, and one zero point."""
-    zeros = np.zeros(1) if zero is None else zero.reshape(-1)
-    one_zero = bool((zeros == zeros[0]).all())
-    return storage in STORED and not n.attribute("block_size", 0) and scale.ndim <= 1 and one_zero
+    return storage in STORED and not n.attribute("block_size", 0) and scale.ndim <= 1 and _is_one_number(zero)
 
 
 # -- the pair ----------------------------------------------------------------------------------------------------------
@@ -62,7 +65,7 @@ def _fits_a_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | 
 def quantize_linear(n: Node) -> Value:
     """What a quantised type cannot say (scales per block, several zero points, computed scales) is arithmetic."""
     x, zero_point = n.input(0), n.optional(2)
-    n.ignore("saturate", "precision")
+    n.ignore("saturate", "precision", "axis", "block_size")  # the latter are nothing to a single scale
     code = n.attribute("output_dtype", 0)
     if code:
         storage, bits = reader.held_dtype_of(code), reader.narrow_bits(code)
@@ -92,7 +95,7 @@ def quantize(n: Node, x: Value, type: QuantType) -> Value:
 
 @converter("DequantizeLinear")
 def dequantize_linear(n: Node) -> Value:
-    n.ignore("output_dtype")
+    n.ignore("output_dtype", "axis", "block_size")  # the latter are nothing to a single scale
     x, scale, zero = n.input(0), n.known(1), n.known(2)
     computed = scale is None or (n.optional(2) is not None and zero is None)
     if computed or (x.type.quant is None and not _fits_a_type(n, x.type.dtype, scale, zero)):  # type: ignore[arg-type]
@@ -108,7 +111,8 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
         if (x.type.quant.real_step, x.type.quant.zero_point) != (wanted.real_step, wanted.zero_point):
             raise Unsupported("reads integers by another scale than they were written by", PER_TENSOR)
         return n.emit(quant.Dequantize, x)
-    if isinstance(x, Constant) and x.type.dtype in STORED and x.data.size > 1:  # single numbers are attributes
+    whole = isinstance(x, Constant) and x.type.dtype in STORED and x.data.size > 1  # single numbers are attributes
+    if whole and _is_one_number(zero):
         type = quant_type(n, x.type.dtype, scale, zero, axis)
         stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
         return n.builder.append(quant.Dequantize, stored)[0]
