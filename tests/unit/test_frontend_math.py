@@ -50,6 +50,11 @@ def test_pow_takes_an_integer_exponent(tmp_path: Path) -> None:
     agree(proto, [random(*X)], tmp_path)
 
 
+def test_pow_of_an_integer_by_a_fraction(tmp_path: Path) -> None:
+    proto = model(node("Pow", ["x", "e"], ["y"]), {"x": ((3,), TensorProto.INT64)}, constants={"e": np.float32(1.5)})
+    agree(proto, [np.array([1, 4, 5])], tmp_path)
+
+
 @pytest.mark.parametrize("fmod", [0, 1])
 def test_mod_of_negative_integers(fmod: int, tmp_path: Path) -> None:
     integers = ((4,), TensorProto.INT64)
@@ -192,6 +197,17 @@ def test_dropout_disappears(tmp_path: Path) -> None:
     assert op_names(agree(proto, [random(*X)], tmp_path)) == ["nn.relu"]
 
 
+def test_group_normalisation_of_opset_18_has_scales_per_group(tmp_path: Path) -> None:
+    norm = node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)
+    proto = model(norm, {"x": (1, 4, 5)}, constants={"s": random(2, seed=1), "b": random(2, seed=2)}, opset=18)
+    agree(proto, [random(1, 4, 5)], tmp_path, tolerance=1e-4)
+
+
+def test_slopes_before_opset_7_are_one_a_channel_however_wide_the_picture(tmp_path: Path) -> None:
+    proto = model(node("PRelu", ["x", "s"], ["y"]), {"x": (1, 3, 2, 3)}, constants={"s": random(3)}, opset=6)
+    assert imported(proto, tmp_path).main.body.first.slope.type.shape == (3, 1, 1)
+
+
 # -- reductions --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "operator",
@@ -215,6 +231,31 @@ def test_reductions_with_axes_as_attribute(attributes: dict, tmp_path: Path) -> 
 def test_reduction_without_axes_can_be_a_no_op(tmp_path: Path) -> None:
     proto = model(node("ReduceSum", ["x"], ["y"], noop_with_empty_axes=1), {"x": X})
     assert op_names(agree(proto, [random(*X)], tmp_path)) == []
+
+
+@pytest.mark.parametrize("operator", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"])
+def test_reductions_of_no_axis_still_take_squares_and_logarithms(operator: str, tmp_path: Path) -> None:
+    proto = model(node(operator, ["x"], ["y"], noop_with_empty_axes=1, keepdims=0), {"x": X}, opset=18)
+    agree(proto, [random(*X, low=0.1, high=3)], tmp_path)
+    agree(model(node(operator, ["x"], ["y"]), {"x": ()}, opset=13), [np.array(2.5, np.float32)], tmp_path)
+
+
+def test_given_axes_are_reduced_whatever_no_axes_would_mean(tmp_path: Path) -> None:
+    proto = model(
+        node("ReduceMean", ["x", "a"], ["y"], noop_with_empty_axes=1), {"x": X}, constants={"a": np.array([1])}, opset=18
+    )
+    agree(proto, [random(*X)], tmp_path)
+
+
+def test_reductions_of_integers_with_roots_truncate(tmp_path: Path) -> None:
+    proto = model(node("ReduceL2", ["x"], ["y"], axes=[1], keepdims=0), {"x": ((2, 3), TensorProto.INT64)}, opset=13)
+    agree(proto, [np.array([[1, 2, 3], [4, -4, 1]])], tmp_path)
+
+
+def test_an_axis_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    proto = model(node("ReduceSum", ["x", "a"], ["y"]), {"x": X}, constants={"a": np.array([3])})
+    with pytest.raises(CompilerError, match="axis 3 is out of range"):
+        imported(proto, tmp_path)
 
 
 @pytest.mark.parametrize("operator", ["ArgMax", "ArgMin"])

@@ -31,7 +31,8 @@ def leaky_relu(n: Node) -> Value:
 @converter("PRelu")
 def prelu(n: Node) -> Value:
     x, slope = n.input(0), n.input(1)
-    if n.opset < 9 and slope.type.rank == 1 and x.type.rank > 1 and slope.type.shape[0] not in (1, x.type.shape[-1]):
+    spread = (1, x.type.shape[-1]) if n.opset >= 7 else (1,)  # before, and by some exporters later, one a channel
+    if n.opset < 9 and slope.type.rank == 1 and x.type.rank > 1 and slope.type.shape[0] not in spread:
         slope = n.emit(Reshape, slope, shape=(slope.type.static_shape[0], *[1] * (x.type.rank - 2)))
     return n.emit(activation.PRelu, x, slope)
 

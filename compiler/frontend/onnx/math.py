@@ -73,8 +73,12 @@ def variadic(n: Node) -> Value:
 def power(n: Node) -> Value:
     """The exponent may be of another type; the result is of the base's."""
     base, exponent = n.input(0), n.input(1) if n.opset >= 7 else _aligned(n)
-    if exponent.type.dtype is not base.type.dtype:
-        exponent = n.emit(math.Cast, exponent, to=base.type.dtype)
+    dtype = base.type.dtype
+    if exponent.type.dtype.is_float and not dtype.is_float:
+        base, exponent = (n.emit(math.Cast, v, to=DType.F64) for v in (base, exponent))
+        return n.emit(math.Cast, n.emit(math.Pow, base, exponent), to=dtype)
+    if exponent.type.dtype is not dtype:
+        exponent = n.emit(math.Cast, exponent, to=dtype)
     return n.emit(math.Pow, base, exponent)
 
 
