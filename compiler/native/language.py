@@ -19,7 +19,7 @@ import builtins
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,8 +171,7 @@ class Translator:
 
     def write(self, python: Callable, known: dict[str, Value]) -> None:
         """The body of the function: its arguments are int64, `known` are the keyword arguments."""
-        names = _source(python).parameters[: len(self.function.args)]
-        self._inline(python, {**dict(zip(names, self.function.args, strict=True)), **known})
+        self._inline(python, self.function.args, known)
         if not self.b.block.is_terminated:
             self.b.ret_void()
         self._places.branch(self.function.blocks[1])
@@ -187,8 +186,12 @@ class Translator:
         return known or ir.Function(self.module, ir.FunctionType(result, arguments), name)
 
     # -- functions -----------------------------------------------------------------------------------------------------
-    def _inline(self, python: Callable, names: dict[str, Value]) -> Value:
+    def _inline(self, python: Callable, arguments: Sequence[Value], keywords: dict[str, Value]) -> Value:
         source = _source(python)
+        given = dict(zip(source.parameters, arguments, strict=False))
+        names = {**source.defaults, **given, **keywords}
+        if len(given) < len(arguments) or given.keys() & keywords.keys() or names.keys() != set(source.parameters):
+            raise TypeError(f"{python.__name__} takes {source.parameters}")
         frame = _Frame(python, source)
         self._frames.append(frame)
         for name, value in names.items():
@@ -214,9 +217,7 @@ class Translator:
         if isinstance(callee, Primitive):
             return callee.python(self, *arguments, **keywords)
         if isinstance(callee, Function):
-            source = _source(callee.python)
-            given = dict(zip(source.parameters, arguments, strict=False))
-            return self._inline(callee.python, {**source.defaults, **given, **keywords})
+            return self._inline(callee.python, arguments, keywords)
         if callee in (builtins.min, builtins.max) and not all(map(is_known, arguments)):
             return functools.reduce(functools.partial(self._extreme, callee is builtins.min), arguments)
         if all(map(is_known, (*arguments, *keywords.values()))):
@@ -387,7 +388,7 @@ class Translator:
         """Where the results of several `return`s go."""
         if isinstance(value, tuple):
             return tuple(self._keep(k, v) for k, v in zip(known or [None] * len(value), value, strict=True))
-        if value is None or isinstance(value, View):
+        if known is None and (value is None or isinstance(value, View)):
             return value
         if known is None:
             value = self.as_value(value)
@@ -503,6 +504,8 @@ class Translator:
         scalar = _scalar(type_)
         if is_known(value):
             number = float(np.float32(value)) if isinstance(scalar, ir.FloatType) else int(value)
+            if isinstance(scalar, ir.IntType) and number != value:
+                raise TypeError(f"{value} where {type_} is needed")
             if not isinstance(type_, ir.VectorType):
                 return ir.Constant(type_, number)
             zero = number == 0 and not np.signbit(number)

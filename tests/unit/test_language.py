@@ -227,7 +227,45 @@ def with_assert(out):
     assert out
 
 
-@pytest.mark.parametrize("kernel", [with_list_comprehension, with_unknown_call, with_assert], ids=lambda k: k.name)
+@build.kernel(2)
+def with_half_an_integer(out, n):
+    i64_at(out)[0] = n * 0.5
+
+
+@build.kernel(2)
+def with_too_many_arguments(out, n):
+    i64_at(out)[0] = sign(n, n)
+
+
+@build.kernel(2)
+def with_too_few_arguments(out, n):
+    i64_at(out)[0] = sign()
+
+
+@function
+def one_of_two_views(out, n):
+    if n > 0:
+        return i64_at(out)
+    return i8_at(out)
+
+
+@build.kernel(2)
+def with_a_view_that_is_not_known(out, n):
+    one_of_two_views(out, n)[0] = 1
+
+
+REFUSED = [
+    with_list_comprehension, with_unknown_call, with_assert, with_half_an_integer, with_too_many_arguments,
+    with_too_few_arguments,
+]  # fmt: skip
+
+
+def test_which_view_a_function_gives_is_known() -> None:
+    with pytest.raises(Refused, match="one_of_two_views"):
+        with_a_view_that_is_not_known.module()
+
+
+@pytest.mark.parametrize("kernel", REFUSED, ids=lambda k: k.name)
 def test_what_is_not_in_the_language_is_refused_with_its_line(kernel: build.Kernel) -> None:
     line = kernel.python.__code__.co_firstlineno + 2
     with pytest.raises(Refused, match=rf"test_language.py:{line} in {kernel.name}"):
