@@ -22,8 +22,31 @@ def CNRT_CHECK(result, *values):
     return values[0] if len(values) == 1 else values
 
 
+def to_device(values, data_type, order, size):
+    """Model values as one run wants them on the device: its order of axes, its element type, `size` bytes."""
+    source, sync = np.ascontiguousarray(values, np.float32), np.empty(size, np.uint8)
+    if source.ndim != 4 or order != CNRT_NHWC:
+        CNRT_CHECK(cnrtCastDataType(source, CNRT_FLOAT32, sync, data_type, source.size, None))
+    elif data_type == CNRT_FLOAT32:
+        CNRT_CHECK(cnrtTransDataOrder(source, CNRT_FLOAT32, sync, 4, source.shape, TO_DEVICE))
+    else:
+        CNRT_CHECK(cnrtTransOrderAndCast(source, CNRT_FLOAT32, sync, data_type, None, 4, source.shape, TO_DEVICE))
+    return sync
+
+
+def to_model(sync, data_type, order, dims, dim_num):
+    """Bytes from the device as float32 in the model's order of axes."""
+    values = np.empty(np.prod(dims), np.float32)
+    CNRT_CHECK(cnrtCastDataType(sync, data_type, values, CNRT_FLOAT32, values.size, None))
+    if dim_num != 4 or order != CNRT_NHWC:
+        return values
+    nchw = np.empty([dims[axis] for axis in TO_MODEL], np.float32)
+    CNRT_CHECK(cnrtTransDataOrder(values, CNRT_FLOAT32, nchw, dim_num, dims, TO_MODEL))
+    return nchw
+
+
 def main(model_path, input_path, output_path=None):
-    given = dict(np.load(input_path))
+    given, results = dict(np.load(input_path)), {}
 
     # 1. the device
     CNRT_CHECK(cnrtInit(0))
@@ -49,28 +72,13 @@ def main(model_path, input_path, output_path=None):
     CNRT_CHECK(cnrtInitRuntimeContext(ctx, None))
     queue = CNRT_CHECK(cnrtRuntimeContextCreateQueue(ctx))
 
-    # 5. buffers; inputs go to the device in its layout and type
-    param = []
+    # 5. buffers: inputs, then outputs
+    param = [CNRT_CHECK(cnrtMalloc(size)) for size in [*input_sizes, *output_sizes]]
     for i in range(input_num):
         dims, _ = CNRT_CHECK(cnrtGetInputDataShape(i, function))
-        source = np.ascontiguousarray(given[input_names[i]][: dims[0]], np.float32)  # one run's
-        sync = np.empty(input_sizes[i], np.uint8)
-        order = cnrtGetSupportedParamLayoutByName(function, input_names[i])[1]
-        if source.ndim == 4 and order == CNRT_NHWC and input_types[i] != CNRT_FLOAT32:
-            CNRT_CHECK(
-                cnrtTransOrderAndCast(
-                    source, CNRT_FLOAT32, sync, input_types[i], None, source.ndim, source.shape, TO_DEVICE
-                )
-            )
-        elif source.ndim == 4 and order == CNRT_NHWC:
-            CNRT_CHECK(cnrtTransDataOrder(source, CNRT_FLOAT32, sync, source.ndim, source.shape, TO_DEVICE))
-        else:
-            CNRT_CHECK(cnrtCastDataType(source, CNRT_FLOAT32, sync, input_types[i], source.size, None))
-        pointer = CNRT_CHECK(cnrtMalloc(input_sizes[i]))
-        CNRT_CHECK(cnrtMemcpy(pointer, sync, input_sizes[i], CNRT_MEM_TRANS_DIR_HOST2DEV))
-        param.append(pointer)
-    for i in range(output_num):
-        param.append(CNRT_CHECK(cnrtMalloc(output_sizes[i])))
+        order = CNRT_CHECK(cnrtGetSupportedParamLayoutByName(function, input_names[i]))
+        sync = to_device(given[input_names[i]][: dims[0]], input_types[i], order, input_sizes[i])  # one run's
+        CNRT_CHECK(cnrtMemcpy(param[i], sync, input_sizes[i], CNRT_MEM_TRANS_DIR_HOST2DEV))
 
     # 6. run, and take the time on the chip
     start, end = CNRT_CHECK(cnrtCreateNotifier()), CNRT_CHECK(cnrtCreateNotifier())
@@ -80,28 +88,18 @@ def main(model_path, input_path, output_path=None):
     CNRT_CHECK(cnrtSyncQueue(queue))
     microseconds = CNRT_CHECK(cnrtNotifierDuration(start, end))
 
-    # 7. outputs come back in the device's layout and type
-    results = {}
-    for i in range(output_num):
+    # 7. outputs come back
+    for i, name in enumerate(output_names):
         sync = np.empty(output_sizes[i], np.uint8)
         CNRT_CHECK(cnrtMemcpy(sync, param[input_num + i], output_sizes[i], CNRT_MEM_TRANS_DIR_DEV2HOST))
         dims, dim_num = CNRT_CHECK(cnrtGetOutputDataShape(i, function))
-        order = cnrtGetSupportedParamLayoutByName(function, output_names[i])[1]
-        values = np.empty(np.prod(dims), np.float32)
-        CNRT_CHECK(cnrtCastDataType(sync, output_types[i], values, CNRT_FLOAT32, values.size, None))
-        if dim_num == 4 and order == CNRT_NHWC:
-            nchw = np.empty([dims[axis] for axis in TO_MODEL], np.float32)
-            CNRT_CHECK(cnrtTransDataOrder(values, CNRT_FLOAT32, nchw, dim_num, dims, TO_MODEL))
-            values = nchw
-        results[output_names[i]] = values
-        print(f"{output_names[i]}: {values.size} values, the largest is number {values.argmax()}")
+        order = CNRT_CHECK(cnrtGetSupportedParamLayoutByName(function, name))
+        results[name] = values = to_model(sync, output_types[i], order, dims, dim_num)
+        print(f"{name}: {values.size} values, the largest is number {values.argmax()}")
     print(f"{cores} cores, {microseconds:.1f} microseconds on the chip (analytical model)")
-    if output_path:
-        np.savez(output_path, **results)
 
     # 8. give everything back
-    for pointer in param:
-        CNRT_CHECK(cnrtFree(pointer))
+    CNRT_CHECK(cnrtFreeArray(param, input_num + output_num))
     CNRT_CHECK(cnrtDestroyNotifier(start))
     CNRT_CHECK(cnrtDestroyNotifier(end))
     CNRT_CHECK(cnrtDestroyQueue(queue))
@@ -109,6 +107,8 @@ def main(model_path, input_path, output_path=None):
     CNRT_CHECK(cnrtDestroyFunction(function))
     CNRT_CHECK(cnrtUnloadModel(model))
     cnrtDestroy()
+    if output_path:
+        np.savez(output_path, **results)
 
 
 if __name__ == "__main__":
