@@ -32,6 +32,11 @@ def commutes(op: Op) -> bool:
     return op.op_name in _ALWAYS
 
 
+def _may_move(op: Op) -> bool:
+    """Whether a conversion may move above an op: what is known stays as it is, so no op that takes it."""
+    return commutes(op) and len(op.results) == 1 and not any(isinstance(v, Constant) for v in op.inputs)
+
+
 class Conversions:
     """The conversions of a block: one for each value and type, right after the value is made."""
 
@@ -117,7 +122,7 @@ def _wanted(block: Block) -> dict[Value, QuantType]:
 def _asked_by(user: Op, wanted: dict[Value, QuantType]) -> QuantType | None:
     if isinstance(user, Quantize):
         return user.result.type.quant
-    return wanted.get(user.result) if commutes(user) and len(user.results) == 1 else None
+    return wanted.get(user.result) if _may_move(user) else None
 
 
 def _pays(op: Op, quant: QuantType, wanted: dict[Value, QuantType], moved: set[Op]) -> bool:
@@ -126,7 +131,7 @@ def _pays(op: Op, quant: QuantType, wanted: dict[Value, QuantType], moved: set[O
     A concatenation copies its operands anyway; of other ops the operand must not be needed in another form. A relu ends
     the kernel of the layer before it, so there is nothing to gain unless what feeds it moves too.
     """
-    if not commutes(op) or any(isinstance(v, Constant) for v in op.inputs):
+    if not _may_move(op):
         return False
     if op.op_name == "tensor.concat":
         return True

@@ -368,6 +368,15 @@ def test_a_concatenation_is_stored_as_integers():
     np.testing.assert_array_equal(run(before, image := net.image())[0], run(after, image)[0])
 
 
+def test_a_concatenation_with_a_constant_stays_float_and_so_does_what_is_moved_into_it():
+    net = Network((1, 4, 6, 6))
+    padded = net.op("tensor.pad", net.x, name="p", pads=(0, 0, 1, 0, 0, 0, 1, 0))
+    both = net.op("tensor.concat", padded, net.constant("k", 1, 2, 8, 6), name="c", axis=1)
+    before, after = hoisted(net, ending(net, both, ACT))
+    assert order_of(after) == ["pad", "concat", "quantize", "return"]
+    np.testing.assert_array_equal(run(before, image := net.image())[0], run(after, image)[0])
+
+
 def test_consumers_of_different_types_leave_a_concatenation_float():
     net = Network((1, 4, 6, 6))
     parts = [net.op("math.abs", net.x, name="a"), net.op("math.neg", net.x, name="b")]
