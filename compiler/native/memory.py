@@ -54,7 +54,11 @@ def store(t: Translator, value: Value, address: Value) -> None:
 
 @primitive
 def store_first(t: Translator, value: Value, address: Value, lanes: Value) -> None:
-    """Store the first `lanes` lanes of a vector, a mask or None for all of them."""
+    """Store the first `lanes` lanes of a vector, a mask or None for all of them.
+
+    A vector that was just narrowed from wider integers must not meet a mask that is known to hold one lane: LLVM for
+    AVX-512 (20 to 22 at least) then stores that lane as wide as it was.
+    """
     if lanes is None:
         t.b.store(value, _pointer(t, address, value.type)).align = 1
         return

@@ -151,7 +151,8 @@ def panel(arena, d, scratch, form, dirty, column, first, end, columns):
     starts = starts_of_panel(d, scratch, filters, column // PANEL) if wide == (TYPE_I8, TYPE_I8) else 0
     prepare_cycles(steps, operands, scratch, column, columns)
     vectors = (columns + LANES - 1) // LANES
-    lanes = lanes_below(columns % LANES) if columns % LANES else None
+    # counted at run time: LLVM stores four bytes of an integer narrowed to fewer for a constant mask of one lane
+    lanes = lanes_below(d[COLUMNS] % LANES) if columns % LANES else None
     src, dst, size = arena + d[SRC], arena + d[DST] + column * SIZES[target[0]], SIZES[target[0]]
     src_step, dst_step, out_width = d[STRIDE_X] * d[SRC_PIXEL], d[DST_PIXEL], d[OUT_WIDTH]
     src_row, dst_row = d[STRIDE_Y] * d[SRC_ROW], d[DST_ROW]

@@ -251,6 +251,41 @@ def test_padding_inside_filters_is_never_multiplied(constants: bool, dirty: bool
     assert (found == expected).all()
 
 
+@pytest.mark.parametrize("channels", [1, 17, 33])
+@pytest.mark.parametrize("name", ["I8", "I16"])
+def test_an_integer_store_of_one_lane_leaves_what_lies_behind_it(name: str, channels: int) -> None:
+    """Tiles of three pixels, the right one first: the last pixel of the left one borders on it."""
+    random = np.random.default_rng(4)
+    x, w = (random.integers(-127, 127, shape, np.int8) for shape in ((1, 6, 4), (channels, 1, 1, 4)))
+    packed, size = pack_filters(w, 0), 1 if name == "I8" else 2
+    rows = [
+        isa.Copy(dst=(isa.NRAM, 0), src=(isa.INPUT, 0), run=x.nbytes),
+        isa.Copy(dst=(isa.WRAM, 0), src=(isa.CONSTANTS, 0), run=packed.nbytes),
+        isa.Signal(queue=0, counter=0), isa.Wait(queue=1, counter=0, value=1),
+    ]  # fmt: skip
+    for number, pixel in enumerate((3, 0)):
+        sums, integers = 1024 * (2 * number + 1), 1024 * (2 * number + 2)
+        rows += [
+            isa.Conv(dst=sums, src=4 * pixel, filters=0, ci=4, h=1, w=3, kh=1, kw=1, co=channels, src_row_pitch=12,
+                     src_pixel_pitch=4, dst_row_pitch=12 * channels, dst_pixel_pitch=4 * channels, src_type="I8",
+                     filter_type="I8", dst_type="F32"),
+            isa.Signal(queue=1, counter=1), isa.Wait(queue=2, counter=1, value=number + 1),
+            isa.Convert(dst=integers, src=sums, rows=1, count=3 * channels, dst_pitch=3 * channels * size,
+                        src_pitch=12 * channels, src_type="F32", dst_type=name, position=9 if size == 1 else 0),
+            isa.Signal(queue=2, counter=2), isa.Wait(queue=0, counter=2, value=number + 1),
+            isa.Copy(dst=(isa.OUTPUT, pixel * channels * size), src=(isa.NRAM, integers), run=3 * channels * size),
+        ]  # fmt: skip
+    inputs, outputs = [IORecord.dense("x", x.shape, "i8")], [IORecord.dense("y", (6, channels), name.lower())]
+    programs = [isa.encode_program(rows), EMPTY]
+    function = DeviceFunction(name="f", inputs=inputs, outputs=outputs, programs=programs, cores=1)
+    model = offline_model(RandomFunction(function, packed))
+    session = Session(model, threads=1)
+    assert session.statistics["f"]["after fuse"] == 2, "each store is that of a convolution"
+    found, expected = session.run(x), Session(model, engine="oracle").run(x)
+    assert isinstance(found, np.ndarray) and isinstance(expected, np.ndarray)
+    np.testing.assert_array_equal(found, expected)
+
+
 # -- machine code -----------------------------------------------------------------------------------------------------
 HALF_STEPS = ((L.NOTHING, 0, 0, True, False), (2, L.CYCLE, L.TYPE_F16, True, False), (L.UNARY_BASE, 3, 0, True, False))
 CONV = {
