@@ -117,11 +117,11 @@ def mish(op: ops.Mish, x: np.ndarray) -> np.ndarray:
 
 @evaluator("nn.softmax", widens=True)
 def softmax(op: ops.Softmax, x: np.ndarray) -> np.ndarray:
-    powers = np.exp(x - np.max(x, axis=op.axis, keepdims=True))
+    powers = np.exp(x - np.max(x, axis=op.axis, keepdims=True, initial=-np.inf))
     return powers / np.sum(powers, axis=op.axis, keepdims=True)
 
 
 @evaluator("nn.log_softmax", widens=True)
 def log_softmax(op: ops.LogSoftmax, x: np.ndarray) -> np.ndarray:
-    below = x - np.max(x, axis=op.axis, keepdims=True)
+    below = x - np.max(x, axis=op.axis, keepdims=True, initial=-np.inf)
     return below - np.log(np.sum(np.exp(below), axis=op.axis, keepdims=True))

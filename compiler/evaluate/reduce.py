@@ -71,7 +71,7 @@ _register("reduce.min", extreme(np.min, low=False), folds=True)
 
 
 def _index_of(op: ArgReduction, x: np.ndarray, function: Callable[..., Any]) -> np.ndarray:
-    if op.select_last:
+    if op.select_last and x.ndim:
         found = x.shape[op.axis] - 1 - function(np.flip(x, op.axis), axis=op.axis, keepdims=op.keepdims)
     else:
         found = function(x, axis=op.axis, keepdims=op.keepdims)

@@ -50,7 +50,7 @@ def stored_zero(op: Op, x: np.ndarray, value: float) -> Any:
 
 @evaluator("tensor.pad", folds=True)
 def pad(op: ops.Pad, x: np.ndarray) -> np.ndarray:
-    if op.mode == "constant":
+    if op.mode == "constant" or not any(op.pads):
         y = np.full([d + sum(p) for d, p in zip(x.shape, op.pairs, strict=True)], stored_zero(op, x, op.value), x.dtype)
         y[tuple(slice(before, before + d) for d, (before, _) in zip(x.shape, op.pairs, strict=True))] = x
         return y
@@ -163,6 +163,8 @@ def cumprod(op: ops.CumProd, x: np.ndarray) -> np.ndarray:
 
 def _running(op: ops.CumSum, x: np.ndarray, function: Callable[..., np.ndarray], first: int) -> np.ndarray:
     """Running totals along the op's axis; exclusive ones start with `first`."""
+    if not x.ndim:  # a single number, which NumPy would make a vector of
+        return np.full_like(x, first) if op.exclusive else x
     ordered = np.flip(x, op.axis) if op.reverse else x
     total = function(ordered, axis=op.axis, dtype=x.dtype)
     if op.exclusive:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from compiler.ir.core import Op
 from compiler.ir.define import Choice, attr, op, operand, result
 from compiler.ir.types import TensorType
-from compiler.ops.shapes import FLOATS, broadcast, check_axis, check_same_dtype, reject_quantised
+from compiler.ops.shapes import FLOATS, broadcasts_to, check_axis, check_same_dtype, reject_quantised
 
 
 class Activation(Op):
@@ -49,8 +49,7 @@ class PRelu(Activation):
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
         yield from check_same_dtype(self)
-        common = broadcast([self.x.type.shape, self.slope.type.shape])
-        if common is None or len(common) != self.x.type.rank:
+        if not broadcasts_to(self.slope.type.shape, self.x.type.shape):
             yield f"slope {self.slope.type.shape} does not broadcast to {self.x.type.shape}"
 
 

@@ -7,6 +7,7 @@ stand for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from compiler.ir.core import Op
@@ -380,6 +381,11 @@ class Clip(Unary):
 
     low = attr(float, default=-_INFINITY)
     high = attr(float, default=_INFINITY)
+
+    def check(self) -> Iterator[str]:
+        yield from super().check()
+        if math.isnan(self.low) or math.isnan(self.high):
+            yield f"bounds must be numbers, not {self.low} and {self.high}"
 
 
 @op("math.cast")

@@ -47,6 +47,7 @@ from compiler.ops.recurrent import (
 )
 from compiler.ops.shapes import (
     FLOATS,
+    NUMBERS,
     broadcast,
     check_positive,
     check_vector,
@@ -184,7 +185,7 @@ class Conv2d(_Convolution):
         expected = times(inner, self.groups)
         if not same(channels, expected):
             yield f"input has {channels} channels, weights expect {expected}"
-        if co is not None and co % self.groups:
+        if co is not None and co % max(self.groups, 1):
             yield f"{co} output channels cannot be divided into {self.groups} groups"
         yield from check_vector("bias", self.bias, co)
         yield from _check_extent(self._output_size())
@@ -241,7 +242,7 @@ class ConvTranspose2d(_Convolution):
         ci = self.w.type.shape[0]
         if not same(channels, ci):
             yield f"input has {channels} channels, weights expect {ci}"
-        if ci is not None and ci % self.groups:
+        if ci is not None and ci % max(self.groups, 1):
             yield f"{ci} input channels cannot be divided into {self.groups} groups"
         yield from check_vector("bias", self.bias, self.channels)
         yield from _check_extent(self._output_size())
@@ -260,6 +261,13 @@ class ConvTranspose2d(_Convolution):
     def infer(self) -> TensorType:
         shape = join_image(self.x.type.shape[0], self.channels, *self._output_size(), self.layout)
         return TensorType(shape, _product_dtype(self.x.type))
+
+
+def _check_reals(op: _Pool | _GlobalPool) -> Iterator[str]:
+    """Faults of an operand that has no mean: integers, stored ones included."""
+    yield from reject_quantised(op)
+    if op.x.type.quant is None and not op.x.type.dtype.is_float:
+        yield f"x must be of a float type, not {op.x.type.dtype}"
 
 
 class _Pool(Op):
@@ -300,6 +308,8 @@ class _Pool(Op):
 class MaxPool2d(_Pool):
     """Maximum over windows; padding never wins. x: [n, c, h, w]; a quantised type is kept. Source: ONNX MaxPool-12."""
 
+    x = operand(rank=4, dtypes=NUMBERS)
+
 
 @op("nn.avg_pool2d")
 class AvgPool2d(_Pool):
@@ -317,7 +327,7 @@ class AvgPool2d(_Pool):
         return self.extra_pads
 
     def check(self) -> Iterator[str]:
-        yield from reject_quantised(self)
+        yield from _check_reals(self)
         yield from check_positive("extra_pads", self.extra_pads, least=0)
         yield from super().check()
 
@@ -325,9 +335,13 @@ class AvgPool2d(_Pool):
 class _GlobalPool(Op):
     """Reduction of an image batch to one pixel, [n, c, 1, 1]."""
 
-    x = operand(rank=4)
+    x = operand(rank=4, dtypes=NUMBERS)
     layout = attr(LAYOUT, default="NCHW")
     y = result()
+
+    def check(self) -> Iterator[str]:
+        if 0 in split_image(self.x.type.shape, self.layout)[2:]:
+            yield f"the image {self.x.type.shape} has no pixels"
 
     def infer(self) -> TensorType:
         n, c, _, _ = split_image(self.x.type.shape, self.layout)
@@ -339,7 +353,8 @@ class GlobalAvgPool(_GlobalPool):
     """Mean over the whole image. x: [n, c, h, w] -> [n, c, 1, 1]. Source: ONNX GlobalAveragePool-1."""
 
     def check(self) -> Iterator[str]:
-        yield from reject_quantised(self)
+        yield from _check_reals(self)
+        yield from super().check()
 
 
 @op("nn.global_max_pool")
@@ -369,8 +384,8 @@ class MatMul(Op):
         else:
             if a.quant.axis is not None:
                 yield "a must have one scale"
-            if b.quant.axis not in (None, b.rank - 1):
-                yield f"b has scales along axis {b.quant.axis}, they must lie along its last axis"
+            if b.quant.axis is not None and (b.rank < 2 or b.quant.axis != b.rank - 1):
+                yield f"b has scales along axis {b.quant.axis}, they must lie along its columns"
         if a.rank == 0 or b.rank == 0:
             yield "operands must have at least one axis"
             return
@@ -421,6 +436,8 @@ class Resize(Op):
         if self.scales and len(self.scales) != rank:
             yield f"scales has {len(self.scales)} entries, input has rank {rank}"
         yield from check_positive("sizes", self.sizes)
+        if 0 in self.x.type.shape:
+            yield f"there is nothing to resample in {self.x.type.shape}"
         if self.mode != "nearest":
             yield from reject_quantised(self)
 
@@ -428,9 +445,11 @@ class Resize(Op):
         return self.x.type.with_shape(self.sizes)
 
 
-def _check_blocks(op: Op, values: tuple[Dimension, ...], divisor: int, what: str) -> Iterator[str]:
-    if divisor < 1:
-        yield f"block must be at least 1, not {divisor}"
+def _check_blocks(block: int, values: tuple[Dimension, ...], power: int, what: str) -> Iterator[str]:
+    """Faults of a block size, and of dimensions that its power does not divide."""
+    divisor = block**power
+    if block < 1:
+        yield f"block must be at least 1, not {block}"
     elif any(v is not None and v % divisor for v in values):
         yield f"{what} {' x '.join(map(str, values))} cannot be divided by {divisor}"
 
@@ -454,7 +473,7 @@ class DepthToSpace(Op):
 
     def check(self) -> Iterator[str]:
         _, c, _, _ = split_image(self.x.type.shape, self.layout)
-        yield from _check_blocks(self, (c,), self.block_size**2, "channels")
+        yield from _check_blocks(self.block_size, (c,), 2, "channels")
 
     def infer(self) -> TensorType:
         n, c, h, w = split_image(self.x.type.shape, self.layout)
@@ -477,7 +496,7 @@ class SpaceToDepth(Op):
 
     def check(self) -> Iterator[str]:
         _, _, h, w = split_image(self.x.type.shape, self.layout)
-        yield from _check_blocks(self, (h, w), self.block_size, "image size")
+        yield from _check_blocks(self.block_size, (h, w), 1, "image size")
 
     def infer(self) -> TensorType:
         n, c, h, w = split_image(self.x.type.shape, self.layout)

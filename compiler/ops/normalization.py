@@ -9,8 +9,9 @@ from compiler.ir.define import attr, op, operand, result
 from compiler.ir.types import TensorType
 from compiler.ops.shapes import (
     FLOATS,
-    broadcast,
+    broadcasts_to,
     check_axis,
+    check_has_axes,
     check_positive,
     check_same_dtype,
     check_vector,
@@ -48,7 +49,7 @@ class BatchNorm(Normalization):
 
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
-        faults = list(check_axis(self.axis, self.x.type.rank))
+        faults = [*check_has_axes(self), *check_axis(self.axis, self.x.type.rank)]
         yield from faults
         if not faults:
             for name in ("scale", "bias", "mean", "var"):
@@ -70,12 +71,11 @@ class LayerNorm(Normalization):
 
     def check(self) -> Iterator[str]:
         yield from super().check()
+        yield from check_has_axes(self)
         yield from check_axis(self.axis, self.x.type.rank)
         for name, value in (("scale", self.scale), ("bias", self.bias)):
-            if value is not None:
-                common = broadcast([self.x.type.shape, value.type.shape])
-                if common is None or len(common) != self.x.type.rank:
-                    yield f"{name} {value.type.shape} does not broadcast to {self.x.type.shape}"
+            if value is not None and not broadcasts_to(value.type.shape, self.x.type.shape):
+                yield f"{name} {value.type.shape} does not broadcast to {self.x.type.shape}"
 
 
 @op("nn.rms_norm")
@@ -101,7 +101,7 @@ class InstanceNorm(Normalization):
 
     def check(self) -> Iterator[str]:
         yield from super().check()
-        faults = list(check_axis(self.axis, self.x.type.rank))
+        faults = [*check_has_axes(self), *check_axis(self.axis, self.x.type.rank)]
         yield from faults
         if not faults:
             yield from check_vector("scale", self.scale, self.x.type.shape[self.axis])
@@ -148,4 +148,5 @@ class Lrn(Normalization):
     def check(self) -> Iterator[str]:
         yield from super().check()
         yield from check_positive("size", [self.size])
+        yield from check_has_axes(self)
         yield from check_axis(self.axis, self.x.type.rank)

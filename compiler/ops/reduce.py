@@ -123,7 +123,10 @@ class ArgReduction(Op):
     y = result()
 
     def check(self) -> Iterator[str]:
-        yield from check_axis(self.axis, self.x.type.rank)
+        faults = list(check_axis(self.axis, self.x.type.rank))
+        yield from faults
+        if not faults and self.x.type.shape and self.x.type.shape[self.axis] == 0:
+            yield f"axis {self.axis} of {self.x.type.shape} has no elements"
 
     def infer(self) -> TensorType:
         shape = self.x.type.shape

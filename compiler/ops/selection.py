@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from compiler.ir.core import Op
 from compiler.ir.define import Ints, attr, op, operand, result
 from compiler.ir.types import Dimension, DType, TensorType
-from compiler.ops.shapes import NUMBERS, check_axis, reject_quantised, same
+from compiler.ops.shapes import NUMBERS, check_axis, check_has_axes, reject_quantised, same
 
 VECTOR = (DType.I64,)
 
@@ -42,8 +42,7 @@ class Compress(Op):
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
         yield from check_axis(self.axis, self.x.type.rank)
-        if not self.x.type.rank:
-            yield "x must have at least one axis"
+        yield from check_has_axes(self)
 
     def infer(self) -> TensorType:
         return self.x.type.with_shape(_opened(self.x.type.shape, self.axis))
@@ -72,8 +71,7 @@ class Unique(Op):
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
         yield from check_axis(self.axis, self.x.type.rank)
-        if not self.x.type.rank:
-            yield "x must have at least one axis"
+        yield from check_has_axes(self)
 
     def infer(self) -> list[TensorType]:
         shape = self.x.type.shape
@@ -181,6 +179,7 @@ class TopKAs(Op):
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
         yield from check_axis(self.axis, self.x.type.rank)
+        yield from check_has_axes(self)
 
     def infer(self) -> list[TensorType]:
         shape = _opened(self.x.type.shape, self.axis)

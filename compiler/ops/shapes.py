@@ -36,6 +36,12 @@ def broadcast(shapes: Iterable[Shape]) -> Shape | None:
     return tuple(result)
 
 
+def broadcasts_to(shape: Shape, target: Shape) -> bool:
+    """Whether `shape` can be repeated to `target`, which stays as it is. Unknown dimensions fit anything."""
+    pairs = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(a == 1 or same(a, b) for a, b in pairs)
+
+
 def same(a: Dimension, b: Dimension) -> bool:
     """Whether two dimensions may be equal: they are, or one is unknown."""
     return a is None or b is None or a == b
@@ -88,13 +94,21 @@ def check_same_dtype(op: Op, operands: Iterable[object] | None = None) -> Iterat
 
 
 def check_axis(axis: int, rank: int, name: str = "axis") -> Iterator[str]:
+    """A fault where an axis, counted from either end, is none of `rank`; a single number has axis 0."""
     if not -rank <= axis < max(rank, 1):
         yield f"{name} {axis} is out of range for rank {rank}"
 
 
+def check_has_axes(op: Op) -> Iterator[str]:
+    """A fault where the first operand is a single number."""
+    first = op.inputs[0]
+    if first.type.rank == 0:
+        yield f"operand {first.name!r} must have at least one axis"
+
+
 def normalize_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
     """Axes counted from the front, sorted; all of them where `axes` is empty."""
-    return tuple(sorted(a % rank for a in axes)) if axes else tuple(range(rank))
+    return tuple(sorted(a % rank for a in axes)) if axes and rank else tuple(range(rank))
 
 
 def check_positive(name: str, values: Iterable[int], least: int = 1) -> Iterator[str]:

@@ -11,8 +11,9 @@ from compiler.ir.types import Dimension, DType, QuantType, Shape, TensorType
 from compiler.ops import selection
 from compiler.ops.shapes import (
     NUMBERS,
-    broadcast,
+    broadcasts_to,
     check_axis,
+    check_has_axes,
     check_positive,
     check_same_dtype,
     plus,
@@ -130,6 +131,7 @@ class Concat(Op):
             yield "takes at least one operand"
             return
         first = self.xs[0].type
+        yield from check_has_axes(self)
         yield from check_same_dtype(self)
         yield from check_axis(self.axis, first.rank)
         if any(x.type.quant != first.quant for x in self.xs):
@@ -182,7 +184,7 @@ class Slice(Op):
         found = []
         for start, size, step in zip(self.starts, self.sizes, self.strides, strict=True):
             end = start + size * step
-            found.append(slice(start, end if end >= 0 else None, step))
+            found.append(slice(start, end if end >= 0 else None, step) if size else slice(0, 0))
         return tuple(found)
 
     def check(self) -> Iterator[str]:
@@ -257,10 +259,8 @@ class Gather(Op):
 
     def check(self) -> Iterator[str]:
         yield from check_axis(self.axis, self.x.type.rank)
-        if self.x.type.rank == 0:
-            yield "x must have at least one axis"
-        else:
-            yield from _check_whole_axis(self, self.x.type, {self.axis % self.x.type.rank})
+        yield from check_has_axes(self)
+        yield from _check_whole_axis(self, self.x.type, {self.axis % max(self.x.type.rank, 1)})
 
     def infer(self) -> TensorType:
         x, axis = self.x.type, self.axis % self.x.type.rank
@@ -268,6 +268,18 @@ class Gather(Op):
         if quant_axis is not None and quant_axis > axis:
             quant_axis += self.indices.type.rank - 1
         return _moved(x, x.shape[:axis] + self.indices.type.shape + x.shape[axis + 1 :], quant_axis)
+
+
+def _check_elements(op: GatherElements | ScatterElements, x: Shape, indices: Shape) -> Iterator[str]:
+    """Faults of indices that pick an element of x for each of their places, which outside `axis` are places of x."""
+    faults = [*check_has_axes(op), *check_axis(op.axis, len(x))]
+    yield from faults
+    if len(indices) != len(x):
+        yield f"indices have rank {len(indices)}, x has rank {len(x)}"
+    elif not faults:
+        others = [(i, d) for axis, (i, d) in enumerate(zip(indices, x, strict=True)) if axis != op.axis % len(x)]
+        if any(i is not None and d is not None and i > d for i, d in others):
+            yield f"indices {indices} reach beyond x {x} outside axis {op.axis}"
 
 
 @op("tensor.gather_elements")
@@ -280,9 +292,7 @@ class GatherElements(Op):
     y = result()
 
     def check(self) -> Iterator[str]:
-        yield from check_axis(self.axis, self.x.type.rank)
-        if self.indices.type.rank != self.x.type.rank:
-            yield f"indices have rank {self.indices.type.rank}, x has rank {self.x.type.rank}"
+        yield from _check_elements(self, self.x.type.shape, self.indices.type.shape)
         if _per_axis(self.x.type.quant):
             yield "x must have one scale"
 
@@ -303,12 +313,14 @@ class GatherNd(Op):
     y = result()
 
     def check(self) -> Iterator[str]:
-        x, indices = self.x.type, self.indices.type
+        x, indices, batch = self.x.type, self.indices.type, self.batch_dims
         if _per_axis(x.quant):
             yield "x must have one scale"
         if indices.rank == 0 or indices.shape[-1] is None:
             yield "the last axis of indices must be known"
-        elif indices.shape[-1] > x.rank - self.batch_dims:
+        elif not 0 <= batch < indices.rank or not all(map(same, x.shape[:batch], indices.shape[:batch])):
+            yield f"x {x.shape} and indices {indices.shape} do not have {batch} axes in common"
+        elif indices.shape[-1] > x.rank - batch:
             yield f"indices name {indices.shape[-1]} coordinates, x has {x.rank - self.batch_dims}"
 
     def infer(self) -> TensorType:
@@ -334,6 +346,8 @@ class ScatterNd(Op):
         if indices.rank == 0 or indices.shape[-1] is None:
             yield "the last axis of indices must be known"
             return
+        if indices.shape[-1] > x.rank:
+            yield f"indices name {indices.shape[-1]} coordinates, x has {x.rank}"
         wanted = indices.shape[:-1] + x.shape[indices.shape[-1] :]
         if len(wanted) != updates.rank or not all(map(same, wanted, updates.shape)):
             yield f"updates have shape {updates.shape}, expected {wanted}"
@@ -356,7 +370,7 @@ class ScatterElements(Op):
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
         yield from check_same_dtype(self, [self.x, self.updates])
-        yield from check_axis(self.axis, self.x.type.rank)
+        yield from _check_elements(self, self.x.type.shape, self.indices.type.shape)
         if self.updates.type.shape != self.indices.type.shape:
             yield f"updates have shape {self.updates.type.shape}, indices {self.indices.type.shape}"
 
@@ -375,12 +389,9 @@ class BroadcastTo(Op):
     y = result()
 
     def check(self) -> Iterator[str]:
-        x = self.x.type
-        fits = len(self.shape) >= x.rank and all(
-            d is None or d == 1 or d == s for d, s in zip(reversed(x.shape), reversed(self.shape), strict=False)
-        )
-        if not fits or broadcast([x.shape, self.shape]) is None:
-            yield f"{x.shape} does not broadcast to {list(self.shape)}"
+        yield from check_positive("shape", self.shape, least=0)
+        if not broadcasts_to(self.x.type.shape, self.shape):
+            yield f"{self.x.type.shape} does not broadcast to {list(self.shape)}"
 
     def infer(self) -> TensorType:
         x = self.x.type
@@ -478,10 +489,11 @@ class TopK(Op):
 
     def check(self) -> Iterator[str]:
         yield from reject_quantised(self)
-        faults = list(check_axis(self.axis, self.x.type.rank)) or list(check_positive("k", [self.k], least=0))
-        yield from faults
-        if not faults and (self.x.type.shape[self.axis] or self.k) < self.k:
-            yield f"k is {self.k}, axis {self.axis} has {self.x.type.shape[self.axis]} elements"
+        faults = [*check_has_axes(self), *check_axis(self.axis, self.x.type.rank)]
+        yield from faults or check_positive("k", [self.k], least=0)
+        size = self.x.type.shape[self.axis] if not faults else None
+        if size is not None and size < self.k:
+            yield f"k is {self.k}, axis {self.axis} has {size} elements"
 
     def infer(self) -> list[TensorType]:
         shape = list(self.x.type.shape)

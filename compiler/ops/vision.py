@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from compiler.ir.core import Op
 from compiler.ir.define import Choice, IntPair, IntQuad, attr, op, operand, result
 from compiler.ir.types import DType, TensorType
-from compiler.ops.shapes import FLOATS, NUMBERS, check_positive, check_same_dtype, check_vector, reject_quantised, same
+from compiler.ops.shapes import (
+    FLOATS,
+    NUMBERS,
+    check_positive,
+    check_same_dtype,
+    check_vector,
+    reject_quantised,
+    same,
+    times,
+)
 
 INDEX = (DType.I32, DType.I64)
 
@@ -94,11 +103,17 @@ class DeformConv2d(Op):
         for name in ("strides", "dilations"):
             yield from check_positive(name, getattr(self, name))
         yield from check_positive("groups and offset_groups", (self.groups, self.offset_groups))
-        x, w, offset = self.x.type.static_shape, self.w.type.static_shape, self.offset.type.static_shape
-        if x[1] != w[1] * self.groups:
-            yield f"input has {x[1]} channels, weights expect {w[1] * self.groups}"
-        if offset[1] != 2 * self.offset_groups * w[2] * w[3] or x[1] % self.offset_groups:
+        x, w, offset = self.x.type.shape, self.w.type.shape, self.offset.type.shape
+        if not same(x[1], times(w[1], self.groups)) or (w[0] or 0) % max(self.groups, 1):
+            yield f"input has {x[1]} channels, weights {w} in {self.groups} groups expect {times(w[1], self.groups)}"
+        taps = times(times(w[2], w[3]), self.offset_groups)
+        if not same(offset[1], times(2, taps)) or (x[1] or 0) % max(self.offset_groups, 1):
             yield f"offset has {offset[1]} channels for {self.offset_groups} groups of a {w[2]}x{w[3]} kernel"
+        wanted = (offset[0], taps, *offset[2:])
+        if self.mask is not None and not all(map(same, self.mask.type.shape, wanted)):
+            yield f"mask has shape {self.mask.type.shape}, expected {wanted}"
+        if not same(offset[0], x[0]):
+            yield f"offset is for {offset[0]} images, input has {x[0]}"
         yield from check_vector("bias", self.bias, w[0])
 
     def infer(self) -> TensorType:
