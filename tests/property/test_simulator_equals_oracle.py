@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from compiler.numerics import ROUNDINGS
 from runtime import Session, machine
 from tests.chains import offline_model, random_chains, same_bits
+from tests.crowded_programs import crowded_function
 from tests.isa_strategies import KINDS, RandomFunction, programs, random_function, random_inputs
 
 SLOW_START = settings(
@@ -39,7 +40,13 @@ def named_inputs(function: RandomFunction, seed: int) -> dict[str, np.ndarray]:
 
 
 def assert_same(function: RandomFunction, seed: int, rounding: str = "nearest-even", **options: object) -> None:
-    model, inputs = offline_model(function, rounding), named_inputs(function, seed)
+    assert_same_on(named_inputs(function, seed), function, rounding, **options)
+
+
+def assert_same_on(
+    inputs: dict[str, np.ndarray], function: RandomFunction, rounding: str = "nearest-even", **options: object
+) -> None:
+    model = offline_model(function, rounding)
     expected = Session(model, engine="oracle").run(inputs)
     found = Session(model, **options).run(inputs)  # type: ignore[arg-type]
     assert isinstance(expected, dict) and isinstance(found, dict)
@@ -67,6 +74,16 @@ def test_random_programs_give_the_oracles_bytes(function: RandomFunction, seed: 
 )  # fmt: skip
 def test_random_layers_give_the_oracles_bytes(seed: int, cores: int, layers: int, rounding: str, threads: int) -> None:
     assert_same(random_chains(seed, cores, layers), seed, rounding, threads=threads)
+
+
+CROWDED = [range(25), *(pytest.param(range(k, k + 50), marks=pytest.mark.slow) for k in (100, 200))]
+
+
+@pytest.mark.parametrize("block", CROWDED)
+def test_memory_that_is_used_again_and_again_holds_what_the_oracles_does(block: range) -> None:
+    for seed in block:
+        function, inputs = crowded_function(seed)
+        assert_same_on(inputs, function, ROUNDINGS[seed % 2], threads=1 + seed % 2)
 
 
 @pytest.mark.parametrize("switches", list(itertools.product([False, True], repeat=3)))

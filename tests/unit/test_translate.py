@@ -18,23 +18,11 @@ from runtime.translate import Options
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, IORecord
 from tests.chains import offline_model, random_chains, same_bits
+from tests.crowded_programs import ordered
 from tests.isa_strategies import RandomFunction, random_inputs
 
 EMPTY = np.zeros((0, isa.ROW_WORDS), np.int32)
 N, INPUT, OUTPUT, NRAM, CONSTANTS = 64, isa.INPUT, isa.OUTPUT, isa.NRAM, isa.CONSTANTS
-
-
-def ordered(*instructions: isa.Instruction) -> np.ndarray:
-    """A program in which every instruction waits for the one before it."""
-    rows: list[isa.Instruction] = []
-    done = [0, 0, 0]
-    for before, instruction in zip((None, *instructions), instructions, strict=False):
-        if before is not None and before.unit != instruction.unit:
-            rows.append(isa.Wait(queue=int(instruction.unit), counter=int(before.unit), value=done[before.unit]))
-        rows.append(instruction)
-        done[instruction.unit] += 1
-        rows.append(isa.Signal(queue=int(instruction.unit), counter=int(instruction.unit)))
-    return isa.encode_program(rows)
 
 
 def load(dst: int, offset: int = 0, size: int = 4 * N, space: int = INPUT) -> isa.Copy:
