@@ -241,9 +241,8 @@ def test_reductions_of_no_axis_still_take_squares_and_logarithms(operator: str, 
 
 
 def test_given_axes_are_reduced_whatever_no_axes_would_mean(tmp_path: Path) -> None:
-    proto = model(
-        node("ReduceMean", ["x", "a"], ["y"], noop_with_empty_axes=1), {"x": X}, constants={"a": np.array([1])}, opset=18
-    )
+    mean = node("ReduceMean", ["x", "a"], ["y"], noop_with_empty_axes=1)
+    proto = model(mean, {"x": X}, constants={"a": np.array([1])}, opset=18)
     agree(proto, [random(*X)], tmp_path)
 
 
