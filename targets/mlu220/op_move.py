@@ -41,6 +41,33 @@ def copy_instructions(out: View, source: View) -> Iterable[isa.Copy]:
         )  # fmt: skip
 
 
+LEAST_MATRIX = 32
+"""Least elements of a matrix worth an instruction of the vector unit, where a copy moves them one by one."""
+
+
+def transpose_instructions(out: View, source: View) -> list[isa.Transpose] | None:
+    """Transpositions that fill the view `out` from `source`, which lies in NRAM too: of matrices along the axis in
+    which each of the two is dense. None where copies move more than single elements, or matrices are small."""
+    loops = common_loops([out, source])
+    size = out.itemsize
+    rows = next((loop for loop in loops if loop.strides[0] == size), None)
+    columns = next((loop for loop in loops if loop.strides[1] == size), None)
+    if size not in (1, 2, 4) or rows is None or columns is None or rows is columns:
+        return None
+    if rows.count * columns.count < LEAST_MATRIX:
+        return None
+    outer = [loop for loop in loops if loop is not rows and loop is not columns]
+    found = []
+    for index in itertools.product(*(range(loop.count) for loop in outer)):
+        steps = [sum(i * loop.strides[side] for i, loop in zip(index, outer, strict=True)) for side in (0, 1)]
+        matrix = isa.Transpose(
+            dst=out.address + steps[0], src=source.address + steps[1], rows=rows.count, columns=columns.count,
+            element_size=size, src_pitch=rows.strides[1], dst_pitch=columns.strides[0],
+        )  # fmt: skip
+        found.append(matrix)
+    return found
+
+
 class Movement(MluOp):
     """Base of the movement ops: one copy from each operand's view."""
 
@@ -138,9 +165,16 @@ class Transpose(Movement):
         return [tuple(box[self.perm.index(axis)] for axis in range(len(box)))]
 
     def emit_tile(self, emitter: Emitter, out: View, inputs: Sequence[View | None]) -> None:
+        """By copies of what stays together; where that is single elements, by the vector unit, a matrix at a time."""
         source = inputs[0]
         assert source is not None
-        super().emit_tile(emitter, out, [source.permuted(self.perm)])
+        source = source.permuted(self.perm)
+        matrices = transpose_instructions(out, source)
+        if matrices is None:
+            super().emit_tile(emitter, out, [source])
+        else:
+            for instruction in matrices:
+                emitter.add(instruction, [out.slot], [source.slot])
 
 
 @op("mlu.pad")

@@ -1,4 +1,4 @@
-"""Layers of few channels fill the chip's vectors and lanes by several pixels at once: the same bytes, in less time."""
+"""What moves or computes few elements at a time does many at once: the same bytes, in less time."""
 
 from __future__ import annotations
 
@@ -67,3 +67,22 @@ def test_narrow_windows_inside_a_chain_are_the_same_in_every_tile(schedule: str,
     x = net.relu(net.conv(net.conv(x, 16, "e"), 40, "f"), "g")
     y = net.conv(net.conv(x, 40, "h", kernel=3, groups=40, strides=(2, 2)), 8, "i")
     same_everywhere(net.done(y), cores=cores, schedule=schedule, chain="chain-kernels{gain=-99.0}")
+
+
+# -- transpositions --------------------------------------------------------------------------------------------------
+TRANSPOSED = {
+    "channels last": ((1, 9, 6, 40), (0, 3, 1, 2)), "channels first": ((1, 40, 9, 6), (0, 2, 3, 1)),
+    "a shuffle": ((1, 5, 6, 4, 12), (0, 1, 2, 4, 3)), "rows and columns of a batch": ((3, 17, 33), (0, 2, 1)),
+    "outer axes": ((8, 6, 64), (1, 0, 2)), "all reversed": ((4, 9, 5, 16), (3, 2, 1, 0)),
+    "few": ((7, 5, 2, 3), (0, 1, 3, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+@pytest.mark.parametrize("schedule", ["schedule", "schedule{buffers=1,max-rows=2}"])
+def test_single_elements_change_places_in_the_vector_unit(case: str, schedule: str) -> None:
+    shape, perm = TRANSPOSED[case]
+    net = Network(shape)
+    y = net.op("tensor.transpose", net.relu(net.x, "a"), name="y", perm=perm)
+    made = same_everywhere(net.done(net.relu(y, "z")), schedule=schedule)
+    assert bool(field(made, isa.Transpose, "rows")) == (case not in ("outer axes", "few"))
