@@ -34,7 +34,8 @@ def load_batch(load: Load, batch: int) -> tuple[Module, int]:
     odd = [a for a in single.main.arguments if a.type.shape[:1] != (1,)]
     if odd:
         told = ", ".join(f"{a.name} {list(a.type.shape)}" for a in odd)
-        raise error("E119", f"--batch needs inputs of one sample; the model has {told}", help="give --shape instead")
+        message = f"--batch needs inputs of one sample; the model has {told}"
+        raise error("E119", message, help="say the batch with --shape alone")
     shapes = {a.name: (batch, *a.type.static_shape[1:]) for a in single.main.arguments}
     for make in (lambda: load(shapes), lambda: _rebound(single, batch)):
         try:

@@ -122,7 +122,10 @@ class Command:
             self.code, self.said = TIMED_OUT, ""
             return False
         except OSError as failure:
-            raise error("E411", f"cannot run the check command {line[0]!r}: {failure.strerror}") from failure
+            help = "it is run without a shell; for what a shell does: --check 'sh -c \"...\"'"
+            raise error(
+                "E411", f"cannot run the check command {line[0]!r}: {failure.strerror}", help=help
+            ) from failure
         self.code, self.said = done.returncode, "\n".join(done.stdout.strip().splitlines()[-8:])
         return done.returncode == 0
 
@@ -254,9 +257,9 @@ class _Bisection:
                 self.prefixes[number - 1].clone()
             )
         except (CompilerError, InternalError) as failure:
-            self.failure = str(failure)
+            self.failure = failure.render() if isinstance(failure, CompilerError) else str(failure)
             if not self.stuck:
-                self.tell(f"pass {self.passes[number - 1].name} fails: {failure}")
+                self.tell(f"pass {self.passes[number - 1].name} fails: {self.failure}")
             return None
 
     def _name(self, count: int, limit: int | None = None) -> str:

@@ -55,8 +55,26 @@ class CompilerError(Exception):
 
     diagnostics: Sequence[Diagnostic] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def render(self) -> str:
+        """The faults as the command line tells them."""
         return "\n".join(d.render() for d in self.diagnostics)
+
+    def __str__(self) -> str:
+        """As `render`, with what the options it speaks of are called in Python."""
+        text = self.render()
+        return "\n".join([text, *(f"  in Python: {way}" for option, way in IN_PYTHON.items() if option in text)])
+
+
+IN_PYTHON = {
+    "--shape": "compiler.load(path, shapes={'NAME': (1, 3, 224, 224)})",
+    "--bind": "compiler.load(path, bindings={'NAME': VALUE})",
+    "--calibrate": "compiler.compile_model(module, scheme=compiler.calibrate(module, batches))",
+    "--scheme": "compiler.compile_model(module, scheme='q.toml')",
+    "--board": "compiler.compile_model(module, board='m2', cores=4), or target=compiler.target.load_target('mlu220')",
+    "--asymmetric": "compiler.prepare(module, ctx=PassContext(options={'asymmetric': 'i16'}))",
+    "--inline-constants": "compiler.ir.constants.write_module(module, path, inline=True)",
+}
+"""Options of the command line that messages speak of, and what a script writes for them."""
 
 
 class InternalError(RuntimeError):
@@ -80,11 +98,11 @@ def nearest(word: str, candidates: Iterable[str], count: int = 3, cutoff: float 
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """A help line naming the nearest candidates, or all of them when none is near and they are few."""
+    """A help line naming the nearest candidates, or some of them, all when they are few, when none is near."""
     known = sorted(set(candidates))
-    close = nearest(word, known)
+    close = nearest(word, known, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    if known and len(known) <= 12:
-        return "known: " + ", ".join(known)
-    return ""
+    if len(known) <= 16:
+        return "known: " + ", ".join(known) if known else ""
+    return "known: " + ", ".join(known[:8]) + f", and {len(known) - 8} more"

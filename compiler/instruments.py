@@ -96,7 +96,7 @@ class DumpIR(Instrument):
         for name in self.names:
             if name not in known:
                 message = f"cannot dump around {name!r}: no such pass in the pipeline"
-                raise error("E408", message, help=did_you_mean(name, present))
+                raise error("E408", message, help=did_you_mean(name, known))
 
     @property
     def unseen(self) -> list[str]:

@@ -90,7 +90,7 @@ class PassManager:
             for instrument in reversed(self.instruments):
                 instrument.after(pass_, index + 1, module, module.version != version)
         except BrokenModule as fault:
-            path = self._reproduce(before, index, str(fault))
+            path = self._reproduce(before, index, fault.render())
             *others, last = fault.diagnostics
             told = f"this is a mistake of the pass: {replay_command(path, self.passes[index:])}" if path else ""
             raise CompilerError([*others, replace(last, help="\n".join(filter(None, (last.help, told))))]) from fault
@@ -116,7 +116,8 @@ class PassManager:
             needing = sorted({p.name for p in self.passes if p.requires_target})
             if needing:
                 names = ", ".join(needing)
-                raise error("E409", f"these passes need a target: {names}", help="give --target or --board")
+                help = "the verbs opt and debug give them one, see --board"
+                raise error("E409", f"these passes need a target: {names}", help=help)
 
 
 OURS = ("compiler", "passes", "targets")

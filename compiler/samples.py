@@ -7,6 +7,7 @@ read as pickled objects.
 from __future__ import annotations
 
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, error
+from compiler.files import DATA, unreadable
 from compiler.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -161,10 +163,12 @@ def _warning(message: str, path: Path, help: str = "") -> Diagnostic:
 
 
 def _integers_as_reals(entry: Input, array: np.ndarray, path: Path) -> list[Diagnostic]:
-    """Integers for an input of reals are most often pixels that nobody has normalised."""
-    if not np.issubdtype(entry.dtype, np.floating) or not np.issubdtype(array.dtype, np.integer):
+    """Integers for an input of reals are most often pixels that nobody has normalised; flags and masks are not."""
+    if not np.issubdtype(entry.dtype, np.floating) or not np.issubdtype(array.dtype, np.integer) or not array.size:
         return []
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    low, high = int(array.min()), int(array.max())
+    if low >= -1 and high <= 1:
+        return []
     message = f"array {entry.name!r} holds {array.dtype}, from {low} to {high}; the input takes {entry.dtype}"
     help = "the numbers are taken as they are: scale and normalise them first, if the network was trained so"
     return [_warning(message, path, help)]
@@ -176,14 +180,14 @@ def load_npz(path: str | Path) -> dict[str, np.ndarray]:
         loaded = np.load(path, allow_pickle=False)
         return {"input": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
     except OSError as fault:
-        raise error("E114", f"cannot read arrays: {fault.strerror or fault}", where=str(path)) from None
+        raise CompilerError([unreadable(path, DATA, fault)]) from None
     except (ValueError, EOFError, zipfile.BadZipFile):
         help = "give a folder of images, or a file that numpy.savez wrote"
         raise error("E114", "is not a file of arrays, or it holds objects", where=str(path), help=help) from None
 
 
-class _Column:
-    """The samples of one input: `get(index)` is a whole batch. `rows`: samples there are, before padding."""
+class _Column(ABC):
+    """The samples of one input, of which there are `rows` before padding: `get(index)` is a whole batch."""
 
     def __init__(self, entry: Input, rows: int) -> None:
         self.input = entry
@@ -193,25 +197,8 @@ class _Column:
     def batches(self) -> int:
         return -(-self.rows // self.input.batch)
 
-    def get(self, index: int) -> np.ndarray:
-        start, batch = index * self.input.batch, self.input.batch
-        rows = [self.row(i) for i in range(start, min(start + batch, self.rows))]
-        return np.concatenate(rows + rows[-1:] * (batch - len(rows)))
-
-    def row(self, index: int) -> np.ndarray:
-        """One sample, with an axis of size 1 in front."""
-        raise NotImplementedError
-
-
-class _Rows(_Column):
-    """Rows of an array."""
-
-    def __init__(self, entry: Input, array: np.ndarray) -> None:
-        super().__init__(entry, len(array))
-        self.array = array
-
-    def row(self, index: int) -> np.ndarray:
-        return np.asarray(self.array[index : index + 1], self.input.dtype)
+    @abstractmethod
+    def get(self, index: int) -> np.ndarray: ...
 
 
 class _Stack(_Column):
@@ -229,7 +216,31 @@ class _Stack(_Column):
         return np.asarray(self.array[index], self.input.dtype, order="C")
 
 
-class _Files(_Column):
+class _Single(_Column):
+    """Samples that come one by one, put together to batches; the last one fills up the last batch."""
+
+    def get(self, index: int) -> np.ndarray:
+        start, batch = index * self.input.batch, self.input.batch
+        rows = [self.row(i) for i in range(start, min(start + batch, self.rows))]
+        return np.concatenate(rows + rows[-1:] * (batch - len(rows)))
+
+    @abstractmethod
+    def row(self, index: int) -> np.ndarray:
+        """One sample, with an axis of size 1 in front."""
+
+
+class _Rows(_Single):
+    """Rows of an array."""
+
+    def __init__(self, entry: Input, array: np.ndarray) -> None:
+        super().__init__(entry, len(array))
+        self.array = array
+
+    def row(self, index: int) -> np.ndarray:
+        return np.asarray(self.array[index : index + 1], self.input.dtype)
+
+
+class _Files(_Single):
     """Image files, read when they are asked for."""
 
     def __init__(self, entry: Input, files: Sequence[Path], preprocess: Preprocess) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import CompilerError, Diagnostic, error
-from compiler.files import BOARD, DATA, IR, MODEL, OFFLINE, PASS_FILE, SCHEME, Wanted, fault_of
+from compiler.files import BOARD, DATA, FORMATS, IR, MODEL, OFFLINE, PASS_FILE, SCHEME, Wanted, fault_of
 
 if TYPE_CHECKING:
     from compiler.samples import Input
@@ -164,7 +164,8 @@ class Watching:
         self.instruments: list[Any] = [self.times] if self.times else []
         self.dump: DumpIR | None = None
         if args.dump_ir or args.dump_dir:
-            self.dump = DumpIR.parse(args.dump_ir or "changed", args.dump_dir)
+            stream = sys.stderr if getattr(args, "json", False) else None  # which has the output for itself
+            self.dump = DumpIR.parse(args.dump_ir or "changed", args.dump_dir, stream)
             self.instruments.append(self.dump)
         self.show_statistics = args.pass_stats
 
@@ -197,8 +198,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def writable(path: Path | None, *inputs: Path | None) -> None:
-    """Check that a path can be written later and replaces none of `inputs`; better told before the work than after.
+def writable(path: Path | None, kind: str, *inputs: Path | None) -> None:
+    """Check that a path can be written later, is not named as files of another kind than `kind` (a suffix), and
+    replaces none of `inputs`; better told before the work than after.
 
     None, an option not given, is fine. Raises CompilerError E101.
     """
@@ -206,12 +208,33 @@ def writable(path: Path | None, *inputs: Path | None) -> None:
         return
     if os.path.isdir(path):
         raise error("E101", "is a folder, give a file name", where=str(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise error("E101", "is a device or a pipe, which a file would take the place of", where=str(path))
     if not os.path.isdir(path.parent):
         raise error("E101", "the folder does not exist", where=str(path.parent), help=f"mkdir -p {path.parent}")
     if path.resolve() in [i.resolve() for i in inputs if i is not None]:
         raise error("E101", "the output would replace an input", where=str(path), help="give another name")
+    known = {suffix for found in FORMATS for suffix in found.suffixes}
+    if path.suffix.lower() in known - {kind}:
+        help = f"name it {path.with_suffix(kind)}"
+        raise error("E101", f"what is written there is no {path.suffix} file", where=str(path), help=help)
     if not os.access(path.parent, os.W_OK):
         raise error("E101", "the folder cannot be written to", where=str(path.parent))
+
+
+def check_scheme_is_used(scheme: Path | None, pipeline: str, option: str = "-p") -> None:
+    """Raise CompilerError E102 for a scheme that no pass would read."""
+    from compiler.pass_manager import parse_pipeline
+
+    if scheme is not None and not {p.name for p in parse_pipeline(pipeline)} & {"quantize", "take-pixels"}:
+        raise error("E102", f"--scheme is for the pass quantize, and {option} does not name it")
+
+
+def check_preprocess(args: argparse.Namespace, source: str) -> None:
+    """Raise CompilerError E102 for --preprocess beside arrays, which nothing is done to."""
+    if args.preprocess and not os.path.isdir(source):
+        help = "leave it out, or give the folder of images"
+        raise error("E102", "--preprocess is for images; arrays are taken as they are", where=source, help=help)
 
 
 def arrays_in(source: str | Path) -> set[str]:
@@ -230,11 +253,11 @@ def open_data(source: str | Path, inputs: Sequence[Input], preprocess: Any = Non
     (networks hardly ever want that), arrays by another name."""
     from compiler.samples import open_samples
 
-    if preprocess is None and Path(source).is_dir():
+    samples = open_samples(source, inputs, preprocess, limit)
+    if preprocess is None and os.path.isdir(source) and inputs[0].dtype.kind == "f":
         message = "images are taken as they are: RGB, 0 to 255, neither resized nor normalised"
         help = "say what the network was trained on: --preprocess size=256,crop=224,mean=…,std=…"
         tell([Diagnostic(code="E116", severity="warning", message=message, where=str(source), help=help)])
-    samples = open_samples(source, inputs, preprocess, limit)
     tell(samples.warnings)
     return samples
 

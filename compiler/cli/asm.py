@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from targets.mlu220.assembler import Listing, assemble
 
-    arguments.writable(args.output, args.file)
+    arguments.writable(args.output, ".cambricon", args.file)
     listing = Listing.load(args.file)
     assemble(listing.text, listing.blobs, str(args.file)).save(args.output)
     return 0

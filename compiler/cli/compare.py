@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.cli import arguments
+from compiler.errors import error
 
 FILES = {"file": arguments.TWIN}
+MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=arguments.count, default=8, metavar="N", help="samples to compare on (default: 8)"
     )
     parser.add_argument(
-        "--sort", choices=("accumulated", "alone", "order"), default="accumulated",
-        help="by which error, worst first, or in execution order (default: accumulated)",
+        "--sort", choices=("accumulated", "alone", "order"),
+        help="by which error, worst first, or in execution order (default: accumulated; --json: order)",
     )  # fmt: skip
     parser.add_argument(
-        "--most", type=arguments.count, default=20, metavar="N", help="values to print (default: 20)"
+        "--most", type=arguments.count, metavar="N", help=f"values to print (default: {MOST}; --json: all)"
     )
     parser.add_argument(
         "--below", type=float, default=20.0, metavar="DB", help="name the first value below this SQNR (default: 20)"
@@ -63,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from compiler.cli.run import network_shapes, pixels_of
     from compiler.compare import compare
 
-    arguments.writable(args.html, args.model, args.file)
+    arguments.writable(args.html, ".html", args.model, args.file)
+    _check(args)
     arguments.load_passes(args)
     session = _session(args)
     if session is not None and not args.shape and args.model.suffix != ".mlu":
@@ -82,6 +85,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         _report(args, found, after)
     return 3 if _too_bad(args, found) else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise CompilerError E102 for arguments that would have no effect."""
+    arguments.check_preprocess(args, args.data)
+    if args.pipeline is not None and args.float:
+        raise error("E102", "--pipeline says all the passes; write legalize{float=…} into it instead of --float")
+    made = ("scheme", "passes", "pipeline", "after", "float")
+    given = ["--" + name for name in made if name in args.given]
+    if args.file is not None and args.file.suffix == ".mlu" and given:
+        message = f"{', '.join(given)}: says how the twin is made, and an IR file is the twin itself"
+        raise error("E102", message, where=str(args.file))
 
 
 def _too_bad(args: argparse.Namespace, found: Any) -> list[str]:
@@ -150,7 +165,8 @@ def _facts(args: argparse.Namespace, found: Any, after: str) -> dict[str, Any]:
     name = {key: d.name if d else None for key, d in _named(args, found).items()}
     return {
         "samples": found.samples, "after": after, "ok": not _too_bad(args, found), "below": args.below, **name,
-        "values": [d.as_dict() for d in found.values], "outputs": [o.as_dict() for o in found.outputs],
+        "values": [d.as_dict() for d in _sorted(found.values, args.sort or "order")[: args.most]],
+        "outputs": [o.as_dict() for o in found.outputs],
     }  # fmt: skip
 
 
@@ -172,16 +188,14 @@ def _write_page(args: argparse.Namespace, found: Any, after: str) -> None:
 
 
 def _report(args: argparse.Namespace, found: Any, after: str) -> None:
-    rows = list(found.values)
-    if args.sort != "order":
-        rows.sort(key=lambda d: getattr(d, args.sort).sqnr)
+    rows, most = _sorted(found.values, args.sort or "accumulated"), args.most or MOST
     print(f"against the float model, after {after}, {found.samples} sample{'s' if found.samples != 1 else ''}")
     print(f"{'SQNR':>12}  {'max error':>10}  {'SQNR':>12}  {'max error':>10}")
     print(f"{'accumulated':>12}  {'':10}  {'op alone':>12}")
-    for row in rows[: args.most]:
+    for row in rows[:most]:
         print(f"{_errors(row.accumulated)}  {_errors(row.alone)}  {_titled(row)}")
-    if len(rows) > args.most:
-        print(f"... {len(rows) - args.most} more, see --most")
+    if len(rows) > most:
+        print(f"... {len(rows) - most} more, see --most")
     named = _named(args, found)
     for key, title in _titles(args).items():
         print(f"{title + ':':22} {_titled(named[key]) if named[key] else 'none'}")
@@ -194,6 +208,10 @@ def _report(args: argparse.Namespace, found: Any, after: str) -> None:
     if any(not o.same_bytes for o in found.outputs):
         help = "is it of another scheme, other passes or another --float? The values above are those of the twin"
         print(f"note: the file was not made as the twin was; {help}", file=sys.stderr)
+
+
+def _sorted(rows: list[Any], by: str) -> list[Any]:
+    return rows if by == "order" else sorted(rows, key=lambda d: getattr(d, by).sqnr)
 
 
 def _titled(row: Any) -> str:

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    arguments.writable(args.output, args.model, args.scheme)
-    arguments.writable(args.save_scheme, args.model, args.output)
+    arguments.writable(args.output, ".cambricon", args.model, args.scheme)
+    arguments.writable(args.save_scheme, ".toml", args.model, args.output)
     arguments.load_passes(args)
     check_combination(args)
     if args.save_scheme and not args.calibrate:

@@ -56,18 +56,32 @@ def check_combination(args: argparse.Namespace) -> None:
     """Raise CompilerError E102 for arguments that exclude or need each other."""
     if args.calibrate and args.scheme:
         raise error("E102", "--calibrate and --scheme exclude each other", help="a scheme is what calibration gives")
-    if args.pipeline is not None and (args.passes or args.keep_float or args.i16 or args.float != "f16"):
-        raise error("E102", "--pipeline says all the passes; write -p, --keep-float, --i16 and --float into it")
-    if args.pipeline is not None and args.batch != 1:
-        raise error("E102", "--pipeline says all the passes; write replicate{batch=...} into it instead of --batch")
-    if args.pipeline is not None and args.calibrate:
-        help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
-        raise error("E102", "--pipeline starts after calibration", help=help)
+    if args.pipeline is not None:
+        _check_pipeline(args)
     _check_passes(args.passes)
     if args.images and not args.calibrate:
         raise error("E102", "--images needs --calibrate")
     if args.method != "auto" and not args.calibrate:
         raise error("E102", "--method needs --calibrate", help="a scheme has its ranges already" if args.scheme else "")
+
+
+INTO_THE_PIPELINE = {
+    "passes": "the passes of -p", "keep_float": "quantize{keep-float=[…]}", "i16": "quantize{i16=[…]}",
+    "float": "legalize{float=f32}", "batch": "replicate{batch=…}", "asymmetric": "drop-asymmetric{to=…}",
+    "input_type": "take-pixels",
+}  # fmt: skip
+"""Arguments that are passes or their options, and what --pipeline says for them."""
+
+
+def _check_pipeline(args: argparse.Namespace) -> None:
+    given = [name for name in INTO_THE_PIPELINE if name in args.given]
+    if given:
+        told = ", ".join(INTO_THE_PIPELINE[name] for name in given)
+        raise error("E102", f"--pipeline says all the passes; write into it: {told}")
+    if args.calibrate:
+        help = "calibrate once with --save-scheme q.toml, then give --scheme q.toml"
+        raise error("E102", "--pipeline starts after calibration", help=help)
+    arguments.check_scheme_is_used(args.scheme, args.pipeline, "--pipeline")
 
 
 def _check_passes(text: str) -> None:
@@ -114,6 +128,7 @@ class Compiling:
             self._note_preprocessing(module)
             return driver.compile_model(module, pipeline=args.pipeline, scheme=self.scheme(module), **options)
         if self.is_quantised():
+            self._note_preprocessing(self._module)
             return driver.compile_model(self._module, pipeline=self._rest(batch), **options)
         module, copies = self._prepared(batch)
         pixels = args.input_type == "uint8"
@@ -133,8 +148,8 @@ class Compiling:
             raise error("E102", "is split between chip and host already", where=where, help=help)
         if all(r.type.quant is None for op in module.ops() for r in op.results):
             return False
-        early = ("calibrate", "scheme", "passes", "keep_float", "i16")
-        given = ["--" + name.replace("_", "-") for name in early if getattr(self.args, name)]
+        early = ("calibrate", "scheme", "passes", "keep_float", "i16", "asymmetric", "input_type")
+        given = ["--" + name.replace("_", "-") for name in early if name in self.args.given]
         if given:
             raise error("E102", f"is quantised already, {', '.join(given)} would come before that", where=where)
         return True
@@ -162,6 +177,11 @@ class Compiling:
     @cached_property
     def _module(self) -> Any:
         return arguments.load_model(self.args)
+
+    def check(self) -> None:
+        """Read MODEL now. Raises CompilerError where that, or the target, is not to be had."""
+        self._module  # noqa: B018
+        self._context()
 
     def _prepared(self, batch: int) -> tuple[Any, int]:
         """The prepared module, and how many copies of it make the batch."""

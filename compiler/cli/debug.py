@@ -80,8 +80,9 @@ def _bisect(args: argparse.Namespace) -> int:
     from compiler.bisect import Command, bisect
     from compiler.target import load_target
 
-    _usable(args.directory)
     arguments.load_passes(args)
+    arguments.check_scheme_is_used(args.scheme, args.passes)
+    _usable(args.directory)
     judge = Command(args.check, args.timeout)
     module = arguments.load_model(args)
     culprit = bisect(
@@ -111,7 +112,7 @@ def _reduce(args: argparse.Namespace) -> int:
     from compiler.ir.printer import print_module
     from compiler.reduce import reduce
 
-    arguments.writable(args.output, args.model)
+    arguments.writable(args.output, ".mlu", args.model)
     _usable(args.directory)
     judge = Command(args.check, args.timeout)
     module = arguments.load_model(args)

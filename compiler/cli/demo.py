@@ -132,7 +132,7 @@ def _check_output(folder: Path | None) -> None:
     if folder is not None and folder.exists() and not folder.is_dir():
         raise error("E101", "is a file, give a folder", where=str(folder))
     if folder is not None:
-        arguments.writable(folder / "digits.onnx" if folder.is_dir() else folder)
+        arguments.writable(folder / "digits.onnx" if folder.is_dir() else folder, ".onnx")
 
 
 def _keep(folder: Path, digits: Digits, model: Any) -> None:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from targets.mlu220.assembler import disassemble
     from targets.mlu220.container import OfflineModel
 
-    arguments.writable(args.output, args.file)
+    arguments.writable(args.output, ".asm", args.file)
     listing = disassemble(OfflineModel.load(args.file))
     if args.output is None:
         sys.stdout.write(listing.text)

@@ -25,14 +25,12 @@ def run(args: argparse.Namespace) -> int:
     from compiler.export.onnx import to_onnx
     from compiler.pass_manager import run_pipeline
 
-    arguments.writable(args.output, args.model, args.scheme)
+    arguments.writable(args.output, ".onnx", args.model, args.scheme)
     arguments.load_passes(args)
+    arguments.check_scheme_is_used(args.scheme, args.passes)
     module = arguments.load_model(args)
     if args.passes:
-        options = {"scheme": str(args.scheme)} if args.scheme else {}
-        module = run_pipeline(module, args.passes, options=options)
-    elif args.scheme:
-        raise error("E102", "--scheme is for the pass quantize, and -p names none")
+        module = run_pipeline(module, args.passes, options={"scheme": str(args.scheme)} if args.scheme else {})
     made = to_onnx(module)
     _save(made, args.output)
     print(f"{args.output}: {len(made.graph.node)} nodes, opset {made.opset_import[0].version}")

@@ -19,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    offline = args.model.suffix == ".cambricon"
+    _check(args, offline)
     if args.scheme:
         return _print_scheme(args)
-    facts = _offline(args) if args.model.suffix == ".cambricon" else _module(args)
+    facts = _offline(args) if offline else _module(args)
     if args.json:
         arguments.print_json(facts)
         return 0
@@ -35,6 +37,14 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"{key}: {value}")
     return 0
+
+
+def _check(args: argparse.Namespace, offline: bool) -> None:
+    where = str(args.model)
+    if args.scheme and not offline:
+        raise error("E102", "--scheme prints what an offline model was made with, and this is none", where=where)
+    if offline and (args.shape or args.bind):
+        raise error("E102", "--shape and --bind are for models; an offline model has its shapes", where=where)
 
 
 def _told(key: str, value: Any) -> str:
@@ -101,7 +111,10 @@ def _print_scheme(args: argparse.Namespace) -> int:
     text = OfflineModel.load(args.model).metadata.get("scheme")
     if text is None:
         raise error("E104", "the file was made without a scheme", where=str(args.model))
-    sys.stdout.write(text)
+    if args.json:
+        arguments.print_json({"scheme": text})
+    else:
+        sys.stdout.write(text)
     return 0
 
 

@@ -8,11 +8,13 @@ heavy. Its `FILES` say which arguments name files of which kind, besides those t
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from traceback import print_exception
 from types import ModuleType
 
@@ -37,15 +39,49 @@ VERBS = {
 }
 """Verb → its module and one line of help."""
 
-OK, FAULT, USAGE, TOLERANCE, INTERNAL = 0, 1, 2, 3, 70
+OK, FAULT, USAGE, TOLERANCE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says where nothing more can be written, whatever the file."""
+NO_READER = errno.EPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("mluc: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as fault:
+        if fault.errno not in (*FULL, NO_READER):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        if fault.errno == NO_READER:  # as of mluc list ops | head -1
+            return OK
+        print(f"mluc: cannot write: {fault.strerror}", file=sys.stderr)
+        return FAULT
+
+
+def _prepare_streams() -> None:
+    """Let closed streams swallow what is printed, and others take letters they lack: names of layers, "…"."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, it stays open as the stream would
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     verbs = "\n".join(f"{name:9} {text}" for name, (_, text) in VERBS.items())
-    parser = argparse.ArgumentParser(
-        prog="mluc", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    parser = Parser(
+        prog="mluc", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("verb", nargs="?", metavar="VERB", help=verbs)
@@ -63,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USAGE
     if chosen.verb not in VERBS:
-        print(f"mluc: no verb {chosen.verb!r}; {did_you_mean(chosen.verb, VERBS)}", file=sys.stderr)
+        help = did_you_mean(chosen.verb, VERBS)
+        print(f"mluc: no verb {chosen.verb!r}; {help}\n`mluc --help` lists them", file=sys.stderr)
         return USAGE
     return _run_verb(chosen.verb, chosen.rest)
 
@@ -87,6 +124,7 @@ def _run_verb(verb: str, words: Sequence[str]) -> int:
         args = parser.parse_args(words)
     except SystemExit as stop:
         return int(stop.code or 0)
+    args.given = parser.given(words)
     try:
         check_files(args, verb, getattr(module, "FILES", {}))
         return int(module.run(args) or 0)
@@ -94,16 +132,12 @@ def _run_verb(verb: str, words: Sequence[str]) -> int:
         return _faulty(fault, args)
     except InternalError as fault:
         return _internal(fault, args)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except KeyboardInterrupt:
-        print("mluc: interrupted", file=sys.stderr)
-        return 130
     except MemoryError:
         print("mluc: not enough memory", file=sys.stderr)
         return FAULT
     except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno in (*FULL, NO_READER):
+            raise
         return _internal(fault, args)
 
 
@@ -112,7 +146,7 @@ def _faulty(fault: CompilerError, args: argparse.Namespace) -> int:
         print_exception(fault)
     if getattr(args, "json", False):
         print(json.dumps({"ok": False, "faults": [d.as_dict() for d in fault.diagnostics]}, indent=2))
-    print(fault, file=sys.stderr)
+    print(fault.render(), file=sys.stderr)
     return FAULT
 
 

@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
     from compiler.pass_manager import PassContext, run_pipeline
     from compiler.target import load_target
 
-    arguments.writable(args.output, args.model, args.scheme)
+    arguments.writable(args.output, ".mlu", args.model, args.scheme)
     arguments.load_passes(args)
+    arguments.check_scheme_is_used(args.scheme, args.passes)
     watching = arguments.Watching(args)
     module = arguments.load_model(args)
     ctx = PassContext(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -12,13 +12,18 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose message for an unknown option names the nearest ones it has."""
+    """An `ArgumentParser` whose message for an unknown option names the nearest ones it has, without all the others."""
 
     def error(self, message: str) -> NoReturn:
         found = _UNKNOWN.fullmatch(message)
         if found is not None:
             message = "; ".join([message, *self._suggestions(found[1].split())])
-        super().error(message)
+        self.exit(2, f"{self.prog}: error: {message}\n`{self.prog} --help` says what there is\n")
+
+    def given(self, words: Sequence[str]) -> set[str]:
+        """Destinations of the options among `words`, be their values the defaults or not."""
+        options = {word.partition("=")[0] for word in words}
+        return {action.dest for action in self._actions if options & set(action.option_strings)}
 
     def _suggestions(self, words: list[str]) -> Iterator[str]:
         known = sorted(set(self._options()))

@@ -19,14 +19,16 @@ from compiler.cli.sweep import axis, rows_of, sweep_text
 from compiler.errors import Diagnostic, error
 
 OFFLINE = ".cambricon"
+TOP = 10
 FILES = {"model": arguments.MODEL_OR_OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser, "offline model (.cambricon), or a model or IR file to compile")
     parser.add_argument(
-        "--top", type=arguments.count, default=10, metavar="N", help="kernels to show, the longest first (default: 10)"
-    )
+        "--top", type=arguments.count, metavar="N",
+        help=f"kernels to show, the longest first (default: {TOP}; --json: all, in order)",
+    )  # fmt: skip
     parser.add_argument(
         "--trace", type=Path, metavar="T.json", help="write a timeline for Perfetto or chrome://tracing"
     )
@@ -39,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compile_arguments(parser)
     arguments.load_pass_argument(parser)
     arguments.json_argument(parser)
-    own = {a.dest: a.default for a in parser._actions if a.dest not in before | {"json"}}
-    parser.set_defaults(compile_defaults=own)
+    own = [a.dest for a in parser._actions if a.dest not in before | {"json"}]
+    parser.set_defaults(how_to_compile=own)
 
 
 def run(args: argparse.Namespace) -> int:
-    arguments.writable(args.trace, args.model)
-    arguments.writable(args.html, args.model, args.trace)
+    arguments.writable(args.trace, ".json", args.model)
+    arguments.writable(args.html, ".html", args.model, args.trace)
     _check(args)
     arguments.load_passes(args)
     if args.sweep:
@@ -62,18 +64,27 @@ def run(args: argparse.Namespace) -> int:
 
         write_page(profile_page(report, title), args.html)
     if args.json:
-        arguments.print_json(report.as_dict())
+        arguments.print_json(_facts(report, args.top))
     else:
-        print(report.text(args.top))
+        print(report.text(args.top or TOP))
     return 0
+
+
+def _facts(report: Any, top: int | None) -> dict[str, Any]:
+    """The report as plain data: all kernels as they run, or the `top` longest."""
+    facts = report.as_dict()
+    for function in facts["functions"] if top is not None else ():
+        function["kernels"] = sorted(function["kernels"], key=lambda kernel: -kernel["cycles"])[:top]
+    return facts
 
 
 def _check(args: argparse.Namespace) -> None:
     """An offline model is what it is: how to compile says nothing about it, and it cannot be swept."""
     if args.model.suffix != OFFLINE:
         check_combination(args)
-        if args.sweep and args.trace:
-            raise error("E102", "--trace is of one compilation, --sweep makes several")
+        for option in ("trace", "top"):
+            if args.sweep and getattr(args, option) is not None:
+                raise error("E102", f"--{option} is of one compilation, --sweep makes several")
         _check_axes(args)
         return
     if args.sweep:
@@ -81,7 +92,7 @@ def _check(args: argparse.Namespace) -> None:
             "E102", "an offline model is made for one batch and number of cores, which --sweep would change",
             where=str(args.model), help="give the model it was made of: mluc profile MODEL.onnx --sweep …",
         )  # fmt: skip
-    given = [name for name, default in args.compile_defaults.items() if getattr(args, name) != default]
+    given = [name for name in args.how_to_compile if name in args.given]
     if given:
         told = ", ".join("--" + name.replace("_", "-") for name in given)
         raise error(
@@ -93,7 +104,7 @@ def _check(args: argparse.Namespace) -> None:
 def _check_axes(args: argparse.Namespace) -> None:
     names = [name for name, _ in args.sweep]
     for name in names:
-        if getattr(args, name) != args.compile_defaults[name]:
+        if name in args.given:
             raise error("E102", f"--sweep {name} says all values of --{name}", help=f"leave out --{name}")
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
@@ -116,6 +127,7 @@ def _profile(args: argparse.Namespace) -> Any:
 
 def _compiling(args: argparse.Namespace) -> Compiling:
     compiling = Compiling(args, pretend=True)
+    compiling.check()
     if not args.calibrate and args.scheme is None and args.pipeline is None and not compiling.is_quantised():
         message = "no --calibrate and no --scheme: ranges are made up, which a few conversions may depend on"
         arguments.tell([Diagnostic(code="E118", severity="note", message=message, where=str(args.model))])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from compiler.samples import Input
     from runtime.session import Session
 
-    if args.tolerance is not None and args.against is None:
-        raise error("E102", "--tolerance needs --against")
-    if args.bind and args.against is None:
-        raise error("E102", "--bind needs --against", help="the file has its values already")
-    arguments.writable(args.output, args.file, Path(args.inputs), args.against)
-    if args.state and args.against is not None:
-        raise error("E102", "--state does not go with --against", help="compare single calls, the state as an input")
+    _check(args)
+    arguments.writable(args.output, ".npz", args.file, Path(args.inputs), args.against)
     path = args.file
     session = Session(path, threads=args.threads, engine=args.engine, state=args.state)
     if args.state and not session.model.metadata.get("state"):
@@ -65,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                     where=str(path), help="loop them in Python: Session(file, state={output: input})")  # fmt: skip
     recorded = session.inputs[0].preprocessing if len(session.inputs) == 1 else {}
     stated = Preprocess.of(dict(recorded)) if recorded else None
-    preprocess = Preprocess.parse(args.preprocess) if args.preprocess else stated
+    preprocess = _as_asked(args, Preprocess.parse(args.preprocess), stated) if args.preprocess else stated
     inputs = [Input(r.name, r.shape, r.numpy) for r in session.inputs]
     _check_state(args, session)
     samples = arguments.open_data(args.inputs, inputs, preprocess, args.images)
@@ -87,6 +83,30 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         _write(args.output, samples, batches)
     return _report(args, samples.total, batches[0], reference)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise CompilerError E102 for arguments that need or exclude each other."""
+    if args.tolerance is not None and args.against is None:
+        raise error("E102", "--tolerance needs --against")
+    if args.bind and args.against is None:
+        raise error("E102", "--bind needs --against", help="the file has its values already")
+    if args.state and args.against is not None:
+        raise error("E102", "--state does not go with --against", help="compare single calls, the state as an input")
+    if args.threads is not None and args.engine == "oracle":
+        raise error("E102", "--threads is for the simulator; the oracle runs in one")
+    arguments.check_preprocess(args, args.inputs)
+
+
+def _as_asked(args: argparse.Namespace, asked: Any, stated: Any) -> Any:
+    """What --preprocess says. Of a file that takes pixels and does the arithmetic itself, only size and crop are open.
+    Raises CompilerError E102."""
+    if stated is None or stated.folded is None:
+        return asked
+    if asked != type(asked)(size=asked.size, crop=asked.crop):
+        message = "the file takes pixels and does the arithmetic itself: --preprocess may say size and crop"
+        raise error("E102", message, where=str(args.file))
+    return replace(stated, size=asked.size, crop=asked.crop)
 
 
 def _check_state(args: argparse.Namespace, session: Any) -> None:
@@ -115,8 +135,9 @@ def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
             np.savez(file, **joined)
         os.replace(temporary, path)
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
         raise error("E101", f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class _Reference:
@@ -214,7 +235,6 @@ def _difference(wanted: Any, found: Any) -> float:
 
 
 def _report(args: argparse.Namespace, count: int, first: dict[str, Any], reference: Any) -> int:
-    import numpy as np
 
     failed = reference is not None and args.tolerance is not None and max(reference.errors.values()) > args.tolerance
     facts: dict[str, Any] = {"samples": count, "outputs": {name: list(array.shape) for name, array in first.items()}}
@@ -223,10 +243,10 @@ def _report(args: argparse.Namespace, count: int, first: dict[str, Any], referen
     if args.json:
         arguments.print_json(facts)
         return 3 if failed else 0
-    print(f"{count} sample{'s' if count != 1 else ''}")
+    print(f"{count} sample{'s' if count != 1 else ''}" + (f", outputs in {args.output}" if args.output else ""))
     for name, array in first.items():
-        shown = np.array2string(array.reshape(-1)[:8], precision=5)
-        print(f"  {name}: {list(array.shape)}, first sample {shown}")
+        shown = " ".join(f"{value:.5g}" for value in array.reshape(-1)[:8].tolist())
+        print(f"  {name}: {list(array.shape)}, first sample {shown}{' …' if array.size > 8 else ''}")
     if reference is not None:
         for name, value in reference.errors.items():
             print(f"  {name}: largest error {value:.3%} of the float output's range")

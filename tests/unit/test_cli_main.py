@@ -279,14 +279,67 @@ def test_a_pass_before_those_it_needs_says_which_must_come_first(command: Comman
     assert "'prepare,quantize,mlu220'" in result.err
 
 
-def test_a_closed_pipe_is_no_fault(offline: Path):
-    command = f"{sys.executable} -m compiler.cli.main disasm {offline} | head -1"
-    found = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, timeout=120, check=False,
+def shell(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """mluc in a shell, with what stands behind the words: pipes, redirections."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m compiler.cli.main {words}"], check=False, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, timeout=120,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["disasm {} | head -1", "list ops | true", "list boards | true", "--help | true"])
+def test_a_closed_pipe_is_no_fault(offline: Path, words: str):
+    found = shell(words.format(offline))
     assert found.returncode == 0
-    assert "Traceback" not in found.stderr and "BrokenPipe" not in found.stderr
+    assert "Traceback" not in found.stderr and "Exception" not in found.stderr
+
+
+@pytest.mark.parametrize("words", ["list ops >&-", "opt {} >&-", "disasm {} 2>&- >&-"])
+def test_a_stream_that_is_closed_takes_nothing_and_is_no_fault(offline: Path, words: str):
+    path = offline if "disasm" in words else offline.with_name("small.onnx")
+    found = shell(words.format(path))
+    assert found.returncode == 0 and "Traceback" not in found.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
+@pytest.mark.parametrize("words", ["list boards > /dev/full", "list ops > /dev/full"])
+def test_a_full_disk_is_said_in_a_line(words: str):
+    found = shell(words)
+    assert (found.returncode, found.stderr) == (1, "mluc: cannot write: No space left on device\n")
+
+
+def test_a_terminal_without_the_letters_gets_them_spelt_out(offline: Path):
+    found = shell("compile --help", PYTHONIOENCODING="ascii")
+    assert found.returncode == 0 and "crop=224,\\u2026" in found.stdout
+
+
+def test_help_is_a_verb_too(command: Command):
+    assert command("help").out == command("--help").out
+    assert command("help", "lint").out == command("lint", "--help").out
+
+
+def test_an_interruption_while_a_verb_is_loaded_is_told_as_any_other(command: Command, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line.importlib, "import_module", interrupted)
+    result = command("list", "ops")
+    assert (result.code, result.err) == (130, "mluc: interrupted\n")
+
+
+def test_a_usage_error_is_two_lines_however_many_options_there_are(command: Command):
+    result = command("compile", "x.onnx")
+    assert result.err == (
+        "mluc compile: error: the following arguments are required: -o/--output\n`mluc compile --help` says what there is\n"
+    )
+
+
+@pytest.mark.parametrize("output", ["folder", "no/x", "pipe", "small.onnx", "new.onnx", "scheme.toml"])
+def test_an_output_that_cannot_be_written_is_told_before_any_work(command, model_file, calibration, output):
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    result = command("compile", model_file, "-o", output, "--calibrate", calibration, "--time-passes")
+    assert result.code == 1 and result.err.startswith("error[E101]") and "quantize" not in result.err
 
 
 def test_the_installed_command_is_this_main():
