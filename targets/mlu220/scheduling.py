@@ -115,24 +115,38 @@ def candidates(
     is_wanted: Callable[[KernelSchedule], bool] = lambda schedule: True,
 ) -> Iterator[KernelSchedule]:  # fmt: skip
     """Schedules of a kernel that fit the memories, in a fixed order; kinds are left out that are not wanted even with
-    the largest tile there could be."""
-    cores, max_rows = constraints["cores"], constraints.get("max_rows")
-    for split in _split_axes(shape, cores, constraints.get("split")):
-        sizes = _size_choices(shape, split, cores, max_rows)
-        for buffers in _buffer_choices(constraints.get("buffers")):
-            base = KernelSchedule(split, cores, (), buffers, "direct")
-            fitting = 0
-            for channels in _channel_choices(shape, split, cores, constraints.get("max_channels")):
-                if fitting == MOST_CHANNEL_CHOICES:
-                    break
-                wanted = [most for most in sizes if is_wanted(replace(base, tile=(*most, channels)))]
-                found = [_largest_tile(shape, base, channels, most, board) for most in wanted]
-                fitting += any(found)
-                for schedule in dict.fromkeys(filter(None, found)):
+    the largest tile there could be. Channel blocks narrower than the lanes are tried only where no other fits."""
+    cores, max_rows, most = constraints["cores"], constraints.get("max_rows"), constraints.get("max_channels")
+    for choices in (_channel_choices, _narrow_choices):
+        fits = False
+        for split in _split_axes(shape, cores, constraints.get("split")):
+            sizes = _size_choices(shape, split, cores, max_rows)
+            for buffers in _buffer_choices(constraints.get("buffers")):
+                base = KernelSchedule(split, cores, (), buffers, "direct")
+                widths = choices(shape, split, cores, most)
+                for schedule in _largest_tiles(shape, base, widths, sizes, board, is_wanted):
+                    fits = True
                     yield schedule
                     smaller = _with_more_tiles(shape, schedule, board)
                     if smaller is not None and not max_rows:
                         yield smaller
+        if fits or shape.assumed is not None:
+            return
+
+
+def _largest_tiles(
+    shape: KernelShape, base: KernelSchedule, widths: Sequence[int], sizes: Sequence[tuple[int, ...]], board: Board,
+    is_wanted: Callable[[KernelSchedule], bool],
+) -> Iterator[KernelSchedule]:  # fmt: skip
+    """The largest tile for each of the widest channel blocks that fit and each of some sizes of the other axes."""
+    fitting = 0
+    for channels in widths:
+        if fitting == MOST_CHANNEL_CHOICES:
+            return
+        wanted = [most for most in sizes if is_wanted(replace(base, tile=(*most, channels)))]
+        found = [_largest_tile(shape, base, channels, most, board) for most in wanted]
+        fitting += any(found)
+        yield from dict.fromkeys(filter(None, found))
 
 
 def _size_choices(shape: KernelShape, split: int, cores: int, max_rows: int | None) -> list[tuple[int, ...]]:
@@ -196,6 +210,18 @@ def _channel_choices(shape: KernelShape, split: int, cores: int, most: int | Non
     while sizes[-1] > step:
         sizes.append(max(step, -(-(sizes[-1] // 2) // step) * step))
     return list(dict.fromkeys(sizes))
+
+
+def _narrow_choices(shape: KernelShape, split: int, cores: int, most: int | None) -> list[int]:
+    """Sizes of the last axis below the least of `_channel_choices`, largest first: for windows of which not even one
+    over a vector of channels fits, and for elements picked from all over a long row."""
+    axis = len(shape.shape) - 1
+    if axis < 0 or axis in shape.whole_axes or granule(shape, axis) > 1:
+        return []
+    sizes = [_channel_choices(shape, split, cores, most)[-1]]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return sizes[1:]
 
 
 def _largest_tile(

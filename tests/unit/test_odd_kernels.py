@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from compiler.ir.core import Module
 from compiler.ops.graph import Kernel
 from targets.mlu220.scheduling import structure
+from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule
 from tests.journeys import Journey, assert_one_meaning, journey, random_inputs
 from tests.networks import Network
 
@@ -45,3 +47,25 @@ def test_a_window_over_padding_alone_asks_for_nothing_before_it() -> None:
     made = same_everywhere(net.done(z), schedule="schedule{max-rows=1}")
     windows = [[op.op_name for op in kernel.body.block].count("mlu.conv2d") for kernel in kernels_of(made)]
     assert 2 in windows
+
+
+# -- where a vector of channels is too much ----------------------------------------------------------------------------
+def pooled(kind: str, kernel: int, channels: int, size: int, **attributes: object) -> Module:
+    net = Network((1, channels, size, size))
+    return net.done(net.op(kind, net.x, name="y", kernel=(kernel, kernel), **attributes))
+
+
+def picked_anywhere() -> Module:
+    net = Network((1, 200000))
+    places = np.random.default_rng(0).permutation(200000)[:300]
+    return net.done(net.op("tensor.gather", net.x, net.module.add_constant("i", places), name="y", axis=1))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pooled("nn.avg_pool2d", 64, 65, 128, strides=(64, 64)), pooled("nn.max_pool2d", 65, 64, 70), picked_anywhere()],
+    ids=["mean", "maximum", "gather"],
+)
+def test_what_not_even_one_vector_fits_of_is_cut_into_narrow_channel_blocks(module: Module) -> None:
+    made = same_everywhere(module)
+    assert min(KernelSchedule.of(kernel).tile[-1] for kernel in kernels_of(made)) < CHANNEL_GROUP
