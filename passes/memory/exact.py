@@ -7,7 +7,7 @@ it no buffer could stand wholly below the place where the next one is put down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NODES = 4000
@@ -91,26 +91,39 @@ class _Search:
         self.value = wanted[preference]
 
     def run(self) -> list[int] | None:
+        """Offsets within the capacity; None if there are none. A stack instead of recursion: it gets as deep as there
+        are buffers."""
         if max(self.remaining, default=0) > self.capacity:
             return None
-        return list(self.offsets) if self._place_next(0, -1) else None
+        choices = [self._choices(0, -1)]
+        put: list[tuple[int, list[int]]] = []
+        while choices:
+            choice = next(choices[-1], None)
+            if choice is None:
+                choices.pop()
+                if put:
+                    self._take_back(*put.pop())
+                continue
+            place, _, index = choice
+            put.append((index, self._put(index, place)))
+            if not self.waiting:
+                return list(self.offsets)
+            choices.append(self._choices(place, index))
+        return None
 
-    def _place_next(self, lowest: int, previous: int) -> bool:
-        """Put down the buffers that wait; the next one's (offset, index) is above (lowest, previous)."""
-        if not self.waiting:
-            return True
+    def _choices(self, lowest: int, previous: int) -> Iterator[tuple[int, int, int]]:
+        """What may be put down next, the best first, as (place, -value, index): above (lowest, previous)."""
         self.nodes -= 1
         if self.nodes < 0:
             raise _GivenUp
         places = {i: max(self.skyline[self.first[i] : self.after[i]]) for i in self.waiting}
         if not self._has_room(places, lowest):
-            return False
+            return iter(())
         ceiling = min(place + self.sizes[i] for i, place in places.items())
-        candidates = [
+        return iter(sorted(
             (place, -self.value[i], i) for i, place in places.items()
             if place < ceiling and (place, i) > (lowest, previous)
-        ]  # fmt: skip
-        return any(self._try(i, place) for place, _, i in sorted(candidates))
+        ))  # fmt: skip
 
     def _has_room(self, places: dict[int, int], lowest: int) -> bool:
         """Whether what waits can fit: at every step it stands on the lowest place that anything there has."""
@@ -124,19 +137,21 @@ class _Search:
                     ground[k] = place
         return all(g + r <= self.capacity for g, r in zip(ground, self.remaining, strict=True) if r)
 
-    def _try(self, index: int, place: int) -> bool:
-        low, high, size = self.first[index], self.after[index], self.sizes[index]
+    def _put(self, index: int, place: int) -> list[int]:
+        """Put a buffer down; gives the skyline that was there."""
+        low, high = self.first[index], self.after[index]
         before = self.skyline[low:high]
-        self.skyline[low:high] = [place + size] * (high - low)
+        self.skyline[low:high] = [place + self.sizes[index]] * (high - low)
         for k in range(low, high):
-            self.remaining[k] -= size
+            self.remaining[k] -= self.sizes[index]
         self.waiting.discard(index)
         self.offsets[index] = place
-        if self._place_next(place, index):
-            return True
+        return before
+
+    def _take_back(self, index: int, before: list[int]) -> None:
+        low, high = self.first[index], self.after[index]
         self.offsets[index] = -1
         self.waiting.add(index)
         for k in range(low, high):
-            self.remaining[k] += size
+            self.remaining[k] += self.sizes[index]
         self.skyline[low:high] = before
-        return False

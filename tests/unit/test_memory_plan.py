@@ -111,6 +111,11 @@ def test_a_chain_needs_two_neighbours_at_a_time() -> None:
     assert found.peak == found.bound == 2048 and found.method == "greedy"
 
 
+def test_the_exact_solver_puts_down_more_buffers_than_calls_may_nest() -> None:
+    rows = [(64, 0, 400), *((64, 10 + step, 10 + step) for step in range(300))]
+    assert solve(rows, 128).offsets == [0, *[64] * 300]
+
+
 def test_a_plan_above_the_bound_is_kept_where_the_exact_solver_proves_that_none_reaches_it() -> None:
     rows = [(2, 0, 1), (3, 0, 0), (1, 1, 3), (2, 1, 2), (1, 2, 3), (1, 2, 2), (3, 3, 4), (2, 4, 4)]
     found = allocate([Buffer(*row) for row in rows])
