@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from compiler.errors import CompilerError
+from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.common.einsum import parse_equation
 
 from .onnx_graphs import agree, imported, model, node, op_names, random
@@ -66,6 +68,35 @@ def test_stacking_a_constructed_sequence(tmp_path: Path) -> None:
         node("Mul", ["c", "f"], ["y"]),
     ]  # fmt: skip
     agree(model(nodes, {"x": (2, 3)}), [random(2, 3)], tmp_path)
+
+
+def test_a_graph_for_every_element_of_a_sequence(tmp_path: Path) -> None:
+    value = onnx.ValueInfoProto(name="i"), onnx.ValueInfoProto(name="o")
+    body = helper.make_graph([node("Relu", ["i"], ["o"])], "each", value[:1], value[1:])
+    nodes = [
+        node("SplitToSequence", ["x"], ["s"], axis=1), node("Identity", ["s"], ["t"]),
+        node("SequenceMap", ["t"], ["m"], body=body), node("ConcatFromSequence", ["m"], ["y"], axis=1),
+    ]  # fmt: skip
+    (y,) = Interpreter(imported(model(nodes, {"x": (2, 3)}), tmp_path)).run([random(2, 3)])
+    np.testing.assert_array_equal(y, np.maximum(random(2, 3), 0))
+
+
+def test_an_optional_is_what_is_in_it(tmp_path: Path) -> None:
+    nodes = [
+        node("Optional", ["x"], ["o"]), node("OptionalHasElement", ["o"], ["h"]),
+        node("OptionalGetElement", ["o"], ["g"]), node("Relu", ["g"], ["y"]),
+    ]  # fmt: skip
+    proto = model(nodes, {"x": (2, 3)}, ["y", "h"], opset=18)
+    y, has = Interpreter(imported(proto, tmp_path)).run([random(2, 3)])
+    np.testing.assert_array_equal(y, np.maximum(random(2, 3), 0))
+    assert has
+
+
+def test_an_optional_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+    empty = node("Optional", [], ["o"], type=helper.make_tensor_type_proto(1, [2]))
+    proto = model([empty, node("OptionalGetElement", ["o"], ["y"])], {"x": (2,)}, opset=18)
+    with pytest.raises(CompilerError, match="holds nothing"):
+        imported(proto, tmp_path)
 
 
 def test_a_sequence_where_a_tensor_belongs_is_refused(tmp_path: Path) -> None:

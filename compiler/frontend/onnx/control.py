@@ -10,7 +10,7 @@ from compiler.frontend.builder import GROWTH_LIMIT
 from compiler.frontend.common.emitter import reshape
 from compiler.frontend.onnx import dynamic, reader
 from compiler.frontend.onnx.choices import chosen
-from compiler.frontend.onnx.node import Inline, Node
+from compiler.frontend.onnx.node import Inline, Node, SequenceValue
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
@@ -18,9 +18,19 @@ from compiler.ir.types import DType
 from compiler.ops import reduce, selection, tensor
 
 
-@converter("Identity")
-def identity(n: Node) -> Value:
-    return n.input(0)
+@converter("Identity", "Optional", "OptionalGetElement")
+def identity(n: Node) -> Value | SequenceValue:
+    """Optionals are what is in them: one that holds nothing is not supported."""
+    if not n.inputs:
+        raise Unsupported("holds nothing", "export the network with tensors in its place")
+    n.ignore("type")
+    return n.value_or_sequence(0)
+
+
+@converter("OptionalHasElement")
+def has_element(n: Node) -> Value:
+    n.ignore(0)
+    return n.constant(bool(n.inputs) and n.inputs[0] is not None)
 
 
 @converter("Constant")

@@ -12,10 +12,11 @@ from typing import Any
 import onnx
 
 from compiler.errors import did_you_mean
-from compiler.frontend.onnx.node import Inline, Node
+from compiler.frontend.onnx.node import Inline, Node, SequenceValue
 from compiler.frontend.onnx.reader import dtype_of
 from compiler.frontend.onnx.registry import CONVERTERS
 from compiler.frontend.records import Malformed, NodeRecord, Unsupported
+from compiler.ir.core import Value
 
 REMEDIES: dict[str, str] = {
     "NonMaxSuppression": "cut the model before it and run it in the host program",
@@ -110,11 +111,17 @@ _ELEMENT_CODES = {
 
 
 def _input_types(node: Node) -> list[bytes]:
-    return [
-        b"" if v is None
-        else onnx.helper.make_tensor_type_proto(_ELEMENT_CODES[v.type.dtype], v.type.shape).SerializeToString()
-        for v in node.inputs
-    ]  # fmt: skip
+    return [b"" if v is None else _type_of(v).SerializeToString() for v in node.inputs]
+
+
+def _type_of(value: Value | SequenceValue) -> onnx.TypeProto:
+    if isinstance(value, Value):
+        return onnx.helper.make_tensor_type_proto(_ELEMENT_CODES[value.type.dtype], value.type.shape)
+    if not value.items:
+        raise Unsupported("takes an empty sequence", CUT)
+    first = value.items[0].type
+    element = onnx.helper.make_tensor_type_proto(_ELEMENT_CODES[first.dtype], [None] * first.rank)
+    return onnx.helper.make_sequence_type_proto(element)
 
 
 def _add_schema_defaults(body: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:

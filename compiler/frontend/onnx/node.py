@@ -35,7 +35,7 @@ class Inline:
 
     `arguments` bind names of the graph to values. `then` takes the values of `outputs` and gives the node's results,
     or another `Inline` to go on with. `isolated` graphs (function bodies) see no names of the graph around them. A
-    graph that `hides_nodes` is not the user's: whatever happens in it is reported of the node it stands for.
+    graph that `hides_nodes` is not the user's: value_or_sequence happens in it is reported of the node it stands for.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -78,6 +78,11 @@ class Node(Emitter):
         if isinstance(value, SequenceValue):
             raise Unsupported(f"takes a sequence as input {index}", "export the network with tensors in its place")
         return value
+
+    def value_or_sequence(self, index: int) -> Value | SequenceValue:
+        """A required input that may be a sequence."""
+        self._read.add(index)
+        return self.sequence(index) if isinstance(self.inputs[index], SequenceValue) else self.input(index)
 
     def sequence(self, index: int) -> SequenceValue:
         """A required input that is a sequence."""
