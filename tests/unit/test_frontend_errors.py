@@ -109,6 +109,15 @@ def test_a_cycle_is_reported(tmp_path: Path) -> None:
     assert "'one', 'two'" in fault.notes[0]
 
 
+def test_a_name_inside_a_branch_is_not_the_one_outside(tmp_path: Path) -> None:
+    result = onnx.ValueInfoProto(name="r")
+    branch = helper.make_graph([node("Relu", ["x"], ["z"]), node("Neg", ["z"], ["r"])], "branch", [], [result])
+    nodes = [node("If", ["c"], ["a"], then_branch=branch, else_branch=branch), node("Exp", ["a"], ["z"]),
+             node("Log", ["z"], ["y"])]  # fmt: skip
+    module = imported(model(nodes, {"x": (2,)}, constants={"c": np.array(True)}), tmp_path)
+    assert op_names(module) == ["nn.relu", "math.neg", "math.exp", "math.log"]
+
+
 def test_a_tensor_defined_twice_is_reported(tmp_path: Path) -> None:
     nodes = [node("Relu", ["x"], ["y"], name="one"), node("Neg", ["x"], ["y"], name="two")]
     (fault,) = faults_of(model(nodes, {"x": (1,)}), tmp_path)

@@ -176,6 +176,13 @@ def test_gather_of_one_known_index_is_a_slice(index: int, tmp_path: Path) -> Non
     assert op_names(agree(proto, [random(*X)], tmp_path)) == ["tensor.slice", "tensor.reshape"]
 
 
+@pytest.mark.parametrize("operator", ["Gather", "GatherElements"])
+def test_known_indices_beyond_the_axis_are_reported(operator: str, tmp_path: Path) -> None:
+    proto = model(node(operator, ["x", "i"], ["y"], axis=1), {"x": (2, 4)}, constants={"i": np.array([[1, -5]])})
+    with pytest.raises(CompilerError, match="from -5 to 1, are not all among 4 elements"):
+        imported(proto, tmp_path)
+
+
 def test_gather_by_computed_indices(tmp_path: Path) -> None:
     proto = model(node("Gather", ["x", "i"], ["y"], axis=1), {"x": X, "i": ((2, 2), TensorProto.INT32)})
     agree(proto, [random(*X), np.array([[0, 2], [-1, 1]], np.int32)], tmp_path)

@@ -11,16 +11,23 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean
 
 
 def captured_names(node: onnx.NodeProto) -> list[str]:
-    """Names a node reads: its inputs, and those its subgraphs take from outside (a superset: their inner names too)."""
+    """Names a node reads: its inputs, and those its subgraphs take from outside."""
     names = [n for n in node.input if n]
-    graphs = [g for a in node.attribute for g in (a.g, *a.graphs) if a.HasField("g") or a.graphs]
-    while graphs:
-        graph = graphs.pop()
-        names += [o.name for o in graph.output]
+    pending: list[tuple[onnx.GraphProto, frozenset[str]]] = [(g, frozenset()) for g in _subgraphs(node)]
+    while pending:
+        graph, around = pending.pop()
+        own = around.union(
+            (i.name for i in graph.input), (t.name for t in graph.initializer), *(inner.output for inner in graph.node)
+        )
+        names += [o.name for o in graph.output if o.name not in own]
         for inner in graph.node:
-            names += [n for n in inner.input if n]
-            graphs += [g for a in inner.attribute for g in (a.g, *a.graphs) if a.HasField("g") or a.graphs]
+            names += [n for n in inner.input if n and n not in own]
+            pending += [(g, own) for g in _subgraphs(inner)]
     return names
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [g for a in node.attribute for g in (*([a.g] if a.HasField("g") else []), *a.graphs)]
 
 
 def needed_in_order(

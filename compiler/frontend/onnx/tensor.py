@@ -252,7 +252,7 @@ def gather(n: Node) -> Value:
     x, indices = n.input(0), n.known(1)
     axis = normal_axis(n.attribute("axis", 0), x.type.rank)
     if indices is None or indices.size != 1 or n.known(0) is not None or not x.type.is_static:
-        return dynamic.settled(n, n.emit(tensor.Gather, x, index_operand(n, 1), axis=axis))
+        return dynamic.settled(n, n.emit(tensor.Gather, x, index_operand(n, 1, x.type.shape[axis]), axis=axis))
     shape = list(n.shape())
     index = int(indices.item())
     if not -shape[axis] <= index < shape[axis]:
@@ -263,15 +263,20 @@ def gather(n: Node) -> Value:
     return dynamic.settled(n, reshape(n, cut, (*shape[:axis], *indices.shape, *shape[axis + 1 :])))
 
 
-def index_operand(n: Node, position: int) -> Value:
-    """An index operand, in an element type our gathers take."""
-    value = n.input(position)
+def index_operand(n: Node, position: int, size: int | None = None) -> Value:
+    """An index operand, in an element type our gathers take. Raises Malformed for known ones that are not among `size`
+    elements."""
+    value, known = n.input(position), n.known(position)
+    if size is not None and known is not None and not ((known >= -size) & (known < size)).all():
+        raise Malformed(f"its indices, from {known.min()} to {known.max()}, are not all among {size} elements")
     return value if value.type.dtype in tensor.INDEX else n.emit(math.Cast, value, to=DType.I64)
 
 
 @converter("GatherElements")
 def gather_elements(n: Node) -> Value:
-    return n.emit(tensor.GatherElements, n.input(0), index_operand(n, 1), axis=n.attribute("axis", 0))
+    x, axis = n.input(0), n.attribute("axis", 0)
+    size = x.type.shape[normal_axis(axis, x.type.rank)]
+    return n.emit(tensor.GatherElements, x, index_operand(n, 1, size), axis=axis)
 
 
 @converter("GatherND")
