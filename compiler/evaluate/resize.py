@@ -7,6 +7,7 @@ the nearest element are computed in f32, as factors are stored: 3 / 0.6 is 5 the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -56,9 +57,9 @@ KERNELS: dict[str, tuple[Callable[[Array, float], Array], int]] = {"linear": (tr
 
 
 def source_coordinates(op: Resize, axis: int, size: int) -> Array:
-    kind = np.float32 if op.mode == "nearest" else np.float64
+    kind: type[np.floating] = np.float32 if op.mode == "nearest" else np.float64
     count = op.sizes[axis]
-    scale = kind(op.scales[axis]) if op.scales else kind(count) / kind(size)
+    scale: Any = kind(op.scales[axis]) if op.scales else kind(count) / kind(size)
     return COORDINATES[op.coordinate_mode](np.arange(count, dtype=kind), scale, size, count)
 
 

@@ -111,8 +111,8 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
         if (x.type.quant.real_step, x.type.quant.zero_point) != (wanted.real_step, wanted.zero_point):
             raise Unsupported("reads integers by another scale than they were written by", PER_TENSOR)
         return n.emit(quant.Dequantize, x)
-    whole = isinstance(x, Constant) and x.type.dtype in STORED and x.data.size > 1  # single numbers are attributes
-    if whole and _is_one_number(zero):
+    several = isinstance(x, Constant) and x.data.size > 1  # single numbers are attributes
+    if isinstance(x, Constant) and several and x.type.dtype in STORED and _is_one_number(zero):
         type = quant_type(n, x.type.dtype, scale, zero, axis)
         stored = n.builder.module.add_constant(x.name or f"{n.proto.output[0]}.stored", x.data, type)
         return n.builder.append(quant.Dequantize, stored)[0]
