@@ -1,7 +1,7 @@
 """Facts about a function that passes ask for: uses by kind, liveness, dominance.
 
-Each analysis is computed once per state of the module: the result is kept with the module's mutation counter and
-dropped as soon as that has moved. Analyses read and never change.
+Each analysis is computed once per state of the module: the result is kept by the function, with the module's mutation
+counter, and dropped as soon as that has moved. Analyses read and never change.
 """
 
 from __future__ import annotations
@@ -9,27 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from compiler.ir.core import Argument, Constant, Function, Op, Region, Result, Value
 
 Facts = TypeVar("Facts")
-
-_CACHE: WeakKeyDictionary[Function, dict[str, tuple[int, Any]]] = WeakKeyDictionary()
 
 
 def analysis(compute: Callable[[Function], Facts]) -> Callable[[Function], Facts]:
     """Make of `compute(function)` an analysis: cached until the function's module changes."""
 
     def cached(function: Function) -> Facts:
-        version = function.module.version if function.module is not None else None
-        if version is None:
+        if function.module is None:
             return compute(function)
-        entries = _CACHE.setdefault(function, {})
-        entry = entries.get(compute.__name__)
+        version = function.module.version
+        entry = function.facts.get(compute)
         if entry is None or entry[0] != version:
-            entry = (version, compute(function))
-            entries[compute.__name__] = entry
+            entry = function.facts[compute] = (version, compute(function))
         return entry[1]
 
     cached.__name__ = compute.__name__

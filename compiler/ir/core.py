@@ -416,12 +416,14 @@ class Region:
 
 
 class Function:
-    """A named block with typed inputs, ended by `graph.return`. `attributes` are printed with it."""
+    """A named block with typed inputs, ended by `graph.return`. `attributes` are printed with it; `facts` are what
+    `compiler.analyses` found, with the module's version then."""
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         self.name = name
         self.module: Module | None = None
         self.attributes: dict[str, Any] = dict(attributes or {})
+        self.facts: dict[Any, tuple[int, Any]] = {}
         self.body = Block(self)
 
     @property

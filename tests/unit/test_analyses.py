@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from compiler.analyses import analysis, dominance, liveness, uses
@@ -120,3 +123,12 @@ def test_results_of_different_analyses_do_not_mix(module):
     assert uses(module.main) is uses(module.main)
     assert liveness(module.main) is liveness(module.main)
     assert dominance(module.main) is dominance(module.main)
+
+
+def test_what_is_known_of_a_function_goes_with_it():
+    module = parse_module(TEXT)
+    liveness(module.main)
+    function = weakref.ref(module.main)
+    del module
+    gc.collect()
+    assert function() is None
