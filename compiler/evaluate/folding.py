@@ -8,7 +8,7 @@ makes it the correctly rounded one but for a case in many millions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import factorial
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,9 @@ UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def _reduced(op: Any, x: np.ndarray, before: Callable, after: Callable) -> np.ndarray:
     axes = op.reduced_axes
     kept = [i for i in range(x.ndim) if i not in axes]
-    rows = x.transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), -1)
-    y = after(tree_sum(before(rows)), rows.shape[-1])
+    count = prod(x.shape[i] for i in axes)
+    rows = x.transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), count)
+    y = after(tree_sum(before(rows)), count)
     return y.reshape(op.results[0].type.static_shape)
 
 
@@ -141,7 +142,7 @@ def _folder(op: Op, arrays: Sequence[np.ndarray | None]) -> Callable[..., np.nda
         return UNARY[name]
     if name in REDUCTIONS:
         return lambda v: _reduced(op, v, *REDUCTIONS[name])
-    if name == "math.pow" and (x > 0).all() and np.isfinite(x).all():
+    if name == "math.pow" and (x > 0).all() and all(np.isfinite(a).all() for a in given):
         return lambda a, b: exp(b * log(a))
     if name == "nn.matmul" and op.results[0].type.elements * x.shape[-1] <= LARGEST_PRODUCT:
         return _matmul

@@ -83,6 +83,13 @@ def test_reductions_of_constants_are_constants(builder: Builder, op_class: type,
     np.testing.assert_allclose(y.data, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_sum_of_nothing_is_zero(builder: Builder) -> None:
+    (y,) = builder.emit(reduce.Sum, builder.constant(np.zeros((0, 3), np.float32)), axes=(1,))
+    (z,) = builder.emit(reduce.Sum, builder.constant(np.zeros((2, 0), np.float32)), axes=(1,))
+    assert isinstance(y, Constant) and isinstance(z, Constant)
+    assert y.data.shape == (0, 1) and z.data.tolist() == [[0.0], [0.0]]
+
+
 SHAPES = [((3, 4), (4, 2)), ((4,), (4, 2)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((4,), (4,))]
 
 
