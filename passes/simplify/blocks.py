@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compiler.ir.core import Op, Value
+from compiler.ops.activation import PRelu
 from compiler.ops.nn import DepthToSpace, SpaceToDepth
 from compiler.ops.tensor import Pad, Reshape, Slice
 from compiler.rewrite import Declined, Match, Rewriter, Rule, pattern
@@ -74,9 +75,11 @@ def _takes_squeezed_only(op: Op) -> bool:
         return False
     images = [v for v in op.inputs if v.type.elements != 1]
     sources = [_squeezed(v) for v in images]
-    shapes = {source.type.shape if source is not None else None for source in sources}
+    shapes = [source.type.shape for source in sources if source is not None]
     alone = all(all(user is op for user in v.users) and v.type.shape == op.result.type.shape for v in images)
-    return bool(images) and alone and None not in shapes and len(shapes) == 1
+    if not images or not alone or len(shapes) != len(images) or len(set(shapes)) != 1:
+        return False
+    return not isinstance(op, PRelu) or op.slope.type.rank <= len(shapes[0])  # a slope may not add axes
 
 
 def _replace_by_reshape_of(new: Op, op: Op, rewriter: Rewriter) -> None:

@@ -111,7 +111,10 @@ def gather_to_slice(match: Match, rewriter: Rewriter) -> object:
     quant = op.x.type.quant
     if quant is not None and quant.axis is not None:
         return Declined("scales per axis")
-    index = int(match.indices.data.reshape(-1)[0]) % shape[axis]
+    index = int(match.indices.data.reshape(-1)[0])
+    if not -shape[axis] <= index < shape[axis]:
+        return Declined("index is out of range")
+    index %= shape[axis]
     starts = tuple(index if i == axis else 0 for i in range(len(shape)))
     sizes = tuple(1 if i == axis else d for i, d in enumerate(shape))
     piece = rewriter.create(Slice, op.x, starts=starts, sizes=sizes).result
