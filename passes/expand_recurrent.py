@@ -8,6 +8,7 @@ an absent initial state, which is zero, is left out.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -39,6 +40,8 @@ class ExpandRecurrent(Pass):
         op: Any = match.root
         if not op.x.type.is_static:
             return Declined("the length is not known")
+        if not op.x.type.static_shape[0]:
+            return Declined("there are no steps")
         if op.x.type.static_shape[0] > self.max_steps:
             return Declined("longer than max-steps")
         if not all(v is None or isinstance(v, Constant) for v in (op.w, op.r, op.b, getattr(op, "p", None))):
@@ -89,13 +92,15 @@ class _Builder:
         return self.make("tensor.slice", x, name=name, starts=tuple(starts), sizes=tuple(sizes))
 
 
-class _Cell(_Builder):
+class _Cell(_Builder, ABC):
     """One direction of a layer. `states`: what a step takes and gives, [batch, hidden] each, the hidden state first;
-    None for zero."""
+    None for zero. `shared`: constants that all steps take, by name."""
 
     def __init__(self, op: Any, index: int, rewriter: Rewriter) -> None:
         which = f".{'backward' if index else 'forward'}" if op.directions > 1 else ""
         super().__init__(op, f"{op.results[0].name}{which}", rewriter)
+        self.base = self.prefix
+        self.shared: dict[str, Constant] = {}
         self.index = index
         self.hidden = op.hidden
         self.steps, self.batch, _ = op.x.type.static_shape
@@ -119,14 +124,13 @@ class _Cell(_Builder):
     def unroll(self) -> None:
         order = range(self.steps)
         fixed = self._input_product()
-        base = self.prefix
         backwards = self.op.direction == "reverse" or self.index == 1
         for t in reversed(order) if backwards else order:
-            self.prefix = f"{base}.t{t}"
+            self.prefix = f"{self.base}.t{t}"
             self.states = self.step(self.part(fixed, 0, t * self.batch, self.batch, "input"))
             assert self.states[0] is not None
             self.hidden_states[t] = self.states[0]
-        self.prefix = base
+        self.prefix = self.base
 
     def _input_product(self) -> Value:
         """x w + bias of all time steps, [steps * batch, gates * hidden]."""
@@ -139,17 +143,21 @@ class _Cell(_Builder):
         """The bias that is added whatever the hidden state is."""
         return np.add(self.input_bias, self.recurrent_bias)
 
+    @abstractmethod
     def step(self, fixed: Value) -> list[Value | None]:
         """The states after a step whose input product is `fixed`."""
-        raise NotImplementedError
 
     # -- pieces of a step --------------------------------------------------------------------------------------------
+    def same_for_all(self, name: str, data: np.ndarray) -> Constant:
+        """A constant that every step takes: made by the first."""
+        if name not in self.shared:
+            self.shared[name] = self.rewriter.constant(f"{self.base}.{name}", np.ascontiguousarray(data))
+        return self.shared[name]
+
     def recurrent(self, h: Value, first: int, last: int, name: str) -> Value:
-        """h r of the gates from `first` to `last`; every step takes the same constant."""
-        n = self.hidden
-        rows = self.r[first * n : last * n]
-        whole = f"{self.prefix.rpartition('.t')[0]}.r{'' if len(rows) == len(self.r) else f'{first}'}"
-        weights = self.rewriter.constant(whole, np.ascontiguousarray(rows.T))
+        """h r of the gates from `first` to `last`."""
+        rows = self.r[first * self.hidden : last * self.hidden]
+        weights = self.same_for_all("r" if len(rows) == len(self.r) else f"r{first}", rows.T)
         return self.make("nn.matmul", h, weights, name=name)
 
     def gate(self, gates: Value, number: int, name: str) -> Value:
@@ -230,11 +238,11 @@ class _Gru(_Cell):
     def _after_reset(self, product: Value | None, reset: Value) -> Value | None:
         """reset * (h r + bias)."""
         bias = self.recurrent_bias[2 * self.hidden :]
-        vector = self.rewriter.constant(f"{self.prefix.rpartition('.t')[0]}.bias.n", bias)
+        vector = self.same_for_all("bias.n", bias) if bias.any() else None
         if product is None:
-            return self.mul(reset, vector, "n.reset") if bias.any() else None
+            return self.mul(reset, vector, "n.reset") if vector is not None else None
         inner = self.part(product, 1, 2 * self.hidden, self.hidden, "n.recurrent")
-        return self.mul(reset, self.add(inner, vector, "n.biased") if bias.any() else inner, "n.reset")
+        return self.mul(reset, self.add(inner, vector, "n.biased") if vector is not None else inner, "n.reset")
 
     def _before_reset(self, h: Value | None, reset: Value) -> Value | None:
         """(reset * h) r."""

@@ -106,6 +106,7 @@ def test_results_nobody_takes_are_not_made() -> None:
     ("options", "text", "reason"),
     [
         ({"steps": 9}, "expand-recurrent{max-steps=8}", "longer than max-steps"),
+        ({"steps": 0}, "expand-recurrent", "there are no steps"),
         ({"computed": True}, "expand-recurrent", "weights are not constant"),
     ],
 )
