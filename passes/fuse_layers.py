@@ -26,7 +26,6 @@ class FuseLayers(Pass):
     name = "fuse-layers"
     requires_target = True
     follows = "legalize"
-    verify_level = "fuse-layers"
     max_ops: int = 24
     """Most ops in a kernel."""
     elementwise: bool = True

@@ -25,7 +25,6 @@ class Partition(Pass):
 
     name = "partition"
     requires_target = True
-    verify_level = "partition"
     host: bool = True
     """Whether host segments are allowed; if not, every op the chip cannot run is an error."""
 

@@ -23,7 +23,6 @@ class Schedule(Pass):
     name = "schedule"
     requires_target = True
     follows = "fuse-layers"
-    verify_level = "schedule"
     cores: int | None = None
     """Cores to use; none: those of the compilation."""
     max_rows: int | None = None

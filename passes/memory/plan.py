@@ -40,7 +40,6 @@ class PlanMemory(Pass):
     name = "plan-memory"
     requires_target = True
     follows = "schedule"
-    verify_level = "plan-memory"
     reorder: bool = True
     """Whether kernels may change places where fewer bytes are then alive at once."""
     effort: Effort = "exact"

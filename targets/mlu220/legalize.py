@@ -30,7 +30,6 @@ class Legalize(Pass):
     name = "legalize"
     requires_target = True
     follows = "partition"
-    verify_level = "legalize"
     float: Literal["f16", "f32"] = "f16"
     rounding: Literal["nearest-even", "half-away"] = "nearest-even"
 
