@@ -46,8 +46,12 @@ def upsample_by_attribute(n: Node) -> Value:
 
 
 @converter("Upsample", since=9)
-@converter("Resize", since=10)
 def upsample_by_input(n: Node) -> Value:
+    return _by_scales(n, n.input(0), [float(s) for s in n.array(1, "scales")], mode=_legacy_mode(n), **LEGACY)
+
+
+@converter("Resize", since=10)
+def resize_by_input(n: Node) -> Value:
     """The nearest element of a smaller picture is the next one up, as ONNX's cases of Resize-10 have it."""
     scales, mode = [float(s) for s in n.array(1, "scales")], _legacy_mode(n)
     if mode != "nearest" or min(scales, default=1.0) >= 1:
