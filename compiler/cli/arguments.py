@@ -32,26 +32,34 @@ def model_arguments(parser: argparse.ArgumentParser, help: str = MODEL_HELP) -> 
     group.add_argument("model", type=Path, metavar="MODEL", help=help)
     group.add_argument(
         "--shape", action="append", default=[], type=shape, metavar="NAME=1x3x224x224",
-        help="bind an input's symbolic dimensions; may be repeated",
+        help="the shape of an input whose dimensions the model leaves open; may be repeated",
     )  # fmt: skip
     group.add_argument(
         "--bind", action="append", default=[], type=binding, metavar="NAME=VALUE",
-        help="bind an integer or boolean input, or an option of a scripted network, to a value; may be repeated",
+        help="fix an integer or boolean input, or an option of a scripted network, to a value; may be repeated",
     )  # fmt: skip
 
 
 def target_arguments(parser: argparse.ArgumentParser) -> None:
     """Board and cores."""
     group = parser.add_argument_group("target")
-    group.add_argument("--board", default="m2", help="m2, som, edge, or a .toml file (default: m2)")
-    group.add_argument("--cores", default=4, type=int, help="cores of the chip to use, 1 to 4 (default: 4)")
+    group.add_argument("--board", default="m2", metavar="NAME", help="m2, som, edge, or a .toml file (default: m2)")
+    group.add_argument(
+        "--cores", default=4, type=int, metavar="N", help="cores of the chip to use, 1 to 4 (default: 4)"
+    )
 
 
 def instrument_arguments(parser: argparse.ArgumentParser) -> None:
     """What to watch while passes run."""
     group = parser.add_argument_group("watching passes")
-    group.add_argument("--dump-ir", metavar="WHEN", help="before, after or changed, optionally :pass,pass")
-    group.add_argument("--dump-dir", type=Path, metavar="DIR", help="write dumps as numbered files there")
+    group.add_argument(
+        "--dump-ir", metavar="before|after|changed",
+        help="print the IR before or after every pass, or where it changed; of some passes: after:simplify,quantize",
+    )  # fmt: skip
+    group.add_argument(
+        "--dump-dir", type=Path, metavar="DIR",
+        help="write the dumps there, as numbered files (without --dump-ir: changed)",
+    )  # fmt: skip
     group.add_argument("--no-verify-each", action="store_true", help="do not verify the IR after every pass")
     group.add_argument("--time-passes", action="store_true", help="print the time each pass took")
     group.add_argument("--pass-stats", action="store_true", help="print what each pass counted, and its reasons")

@@ -13,8 +13,10 @@ FILES = {"file": LISTING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.asm")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.cambricon")
+    parser.add_argument("file", type=Path, metavar="FILE.asm", help="the listing; constants are beside it")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.cambricon", help="the offline model to write"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,8 +3,8 @@
 Each value's error is told twice: accumulated, and of its op alone (run on the float model's values). The twin is the
 module after --after, made with the passes and the scheme that the offline model records; without one, with --scheme,
 or calibrated on the same data. The offline model's outputs are compared too, and it is told whether they are the
-twin's, byte for byte. An IR file in its place is the twin itself; with
---at-least that makes a judge for `mluc debug bisect`: exit code 3 where an output is worse.
+twin's, byte for byte. An IR file in its place is the twin itself; with --at-least that makes a judge for
+`mluc debug bisect`: exit code 3 where an output is worse.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.model_arguments(parser)
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what became of it: .cambricon or .mlu")
-    parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="images or arrays")
+    parser.add_argument("--data", required=True, metavar="DIR|NPZ", help="folder of images, or file of arrays")
     parser.add_argument(
         "--scheme", type=Path, metavar="Q.toml", help="the scheme (default: the file's, else calibrate on the data)"
     )
@@ -48,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--most", type=arguments.count, metavar="N", help=f"values to print (default: {MOST}; --json: all)"
     )
     parser.add_argument(
-        "--below", type=float, default=20.0, metavar="DB", help="name the first value below this SQNR (default: 20)"
-    )
+        "--below", type=float, default=20.0, metavar="DB",
+        help="name the first value whose SQNR is below this, in dB (default: 20)",
+    )  # fmt: skip
     parser.add_argument(
-        "--at-least", type=float, metavar="DB", help="exit code 3 where an output's SQNR is less than this"
+        "--at-least", type=float, metavar="DB", help="exit code 3 where an output's SQNR is less than this, in dB"
     )
     parser.add_argument("--html", type=Path, metavar="R.html", help="write the comparison as a page")
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # options between the two files

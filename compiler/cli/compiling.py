@@ -15,26 +15,31 @@ from compiler.errors import Diagnostic, error
 def compile_arguments(parser: argparse.ArgumentParser) -> None:
     """Quantisation, passes, target and batch; MODEL itself is `arguments.model_arguments`."""
     group = parser.add_argument_group("quantisation")
-    group.add_argument("--calibrate", metavar="DIR|NPZ", help="images or arrays to calibrate on")
+    group.add_argument("--calibrate", metavar="DIR|NPZ", help="folder of images, or file of arrays, to calibrate on")
     group.add_argument(
         "--images", type=arguments.count, default=0, metavar="N", help="calibrate on at most N samples (default: all)"
     )
-    group.add_argument("--method", default="auto", help="calibration method, see mluc list calibrators (default: auto)")
+    group.add_argument(
+        "--method", default="auto", metavar="NAME", help="calibration method, see mluc list calibrators (default: auto)"
+    )
     group.add_argument("--scheme", type=Path, metavar="Q.toml", help="use a scheme file instead of calibrating")
     group.add_argument(
-        "--keep-float", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for the host"
-    )
+        "--keep-float", action="append", default=[], metavar="LAYER",
+        help="keep a layer, by name or pattern, in float: it runs on the host; may be repeated",
+    )  # fmt: skip
     group.add_argument(
-        "--i16", action="append", default=[], metavar="LAYER", help="layers, by name or pattern, for 16-bit integers"
-    )
+        "--i16", action="append", default=[], metavar="LAYER",
+        help="give a layer, by name or pattern, 16-bit integers; may be repeated",
+    )  # fmt: skip
     group.add_argument(
         "--asymmetric", choices=("i8", "i16", "reals"), default="i8",
         help="what values become that the model stores unsigned or with a zero point: 8 bits over the same range, "
-        "16 bits that hold them exactly, or reals that are calibrated anew",
+        "16 bits that hold them exactly, or reals that are calibrated anew (default: i8)",
     )  # fmt: skip
     group.add_argument(
-        "--float", choices=("f16", "f32"), default="f16", help="type of all that the matrix unit does not compute"
-    )
+        "--float", choices=("f16", "f32"), default="f16",
+        help="type of all that the matrix unit does not compute (default: f16)",
+    )  # fmt: skip
     arguments.data_arguments(group)
     group.add_argument(
         "--input-type", choices=("float", "uint8"), default="float",
@@ -44,7 +49,10 @@ def compile_arguments(parser: argparse.ArgumentParser) -> None:
     passes.add_argument(
         "-p", "--passes", default="", metavar="'a,b{x=1}'", help="passes to run after prepare, before calibration"
     )
-    passes.add_argument("--pipeline", metavar="'a,b{x=1}'", help="run exactly these passes instead of all of mluc's")
+    passes.add_argument(
+        "--pipeline", metavar="'a,b{x=1}'",
+        help="run exactly these passes, from quantize on, instead of all of mluc's",
+    )  # fmt: skip
     arguments.target_arguments(parser)
     parser.add_argument(
         "--batch", type=arguments.count, default=1, metavar="B",

@@ -23,10 +23,13 @@ FILES = {"file": IR}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", required=True, metavar="replay|bisect|reduce")
-    replay = verbs.add_parser("replay", help="run a reproducer again")
-    replay.add_argument("file", type=Path, metavar="CRASH.mlu")
+    replay = verbs.add_parser("replay", help="run a reproducer again", description="Run a reproducer again.")
+    replay.add_argument("file", type=Path, metavar="CRASH.mlu", help="the file that was written at the crash")
     arguments.instrument_arguments(replay)
-    bisect = verbs.add_parser("bisect", help="find the pass and the rewrite that broke a result")
+    bisect = verbs.add_parser(
+        "bisect", help="find the pass and the rewrite that broke a result",
+        description="Find the pass, then the single rewrite, after which --check fails, and show what it changed.",
+    )  # fmt: skip
     arguments.model_arguments(bisect)
     bisect.add_argument("-p", "--passes", required=True, metavar="'a,b{x=1}'", help="the pipeline, as text")
     _judge_arguments(bisect, "bisect")
@@ -34,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.load_pass_argument(bisect)
     arguments.target_arguments(bisect)
     arguments.json_argument(bisect)
-    reduce = verbs.add_parser("reduce", help="find the smallest part of a module that still fails")
+    reduce = verbs.add_parser(
+        "reduce", help="find the smallest part of a module that still fails",
+        description="Find the smallest part of a module of which --check still says that it is bad.",
+    )  # fmt: skip
     arguments.model_arguments(reduce)
     _judge_arguments(reduce, "reduce")
     reduce.add_argument(
@@ -48,13 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _judge_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument(
-        "--check", required=True, metavar="CMD", help="command that takes an IR file ({} or at the end); 0 is good"
-    )
+        "--check", required=True, metavar="CMD",
+        help="command, run without a shell, that takes an IR file in place of {} or at its end; 0 is good",
+    )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=arguments.fraction, metavar="S", help="seconds after which the command counts as failed"
-    )
+        "--timeout", type=arguments.fraction, metavar="S",
+        help="seconds after which the command counts as failed (default: none)",
+    )  # fmt: skip
     parser.add_argument(
-        "--directory", type=Path, default=Path(folder), help=f"where IR files go (default: {folder})"
+        "--directory", type=Path, default=Path(folder), metavar="DIR", help=f"where IR files go (default: {folder})"
     )
 
 

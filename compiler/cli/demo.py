@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep models and data there")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="keep model, data and offline model there (default: none is kept)"
+    )
     arguments.target_arguments(parser)
     arguments.json_argument(parser)
 

@@ -13,7 +13,7 @@ FILES = {"file": OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.cambricon")
+    parser.add_argument("file", type=Path, metavar="FILE.cambricon", help="the offline model")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE.asm", help="write there, constants beside it (default: print)"
     )

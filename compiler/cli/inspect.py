@@ -13,7 +13,7 @@ FILES = {"model": arguments.MODEL_OR_OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.model_arguments(parser, "model, .mlu or .cambricon")
+    arguments.model_arguments(parser, "model, IR file (.mlu) or offline model (.cambricon)")
     parser.add_argument("--scheme", action="store_true", help="print the scheme an offline model was made with")
     arguments.json_argument(parser)
 

@@ -40,11 +40,22 @@ def _boards() -> Rows:
     return [{"name": name, "summary": f"{board.title}, {board.clock_hz / 1e6:g} MHz"} for name, board in boards]
 
 
+CALIBRATORS = {
+    "auto": "tries those marked * and keeps the one whose outputs are nearest to the float network's; the default",
+    "minmax": "the whole range that was seen, nothing is clipped",
+    "percentile": "clips the largest 0.01 % of the magnitudes",
+    "percentile-99.9": "clips the largest 0.1 %",
+    "percentile-99.999": "clips the largest 0.001 %",
+    "mse": "the range with the least mean squared error",
+    "l2.4": "as mse, of errors to the power of 2.4: large ones count more",
+}
+"""Calibration method → what it does."""
+
+
 def _calibrators() -> Rows:
-    from passes.quantization.observers import METHODS
     from passes.quantization.trials import CANDIDATES
 
-    return [{"name": name, "summary": "auto may choose it" if name in CANDIDATES else ""} for name in METHODS]
+    return [{"name": n, "summary": f"{t} *" if n in CANDIDATES else t} for n, t in CALIBRATORS.items()]
 
 
 def _instructions() -> Rows:
@@ -81,7 +92,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=LISTS)
+    parser.add_argument("what", choices=LISTS, metavar="WHAT", help=", ".join(LISTS))
     arguments.json_argument(parser)
 
 

@@ -33,7 +33,7 @@ VERBS = {
     "disasm": ("compiler.cli.disasm", "print the instructions of an offline model"),
     "asm": ("compiler.cli.asm", "make an offline model from a listing"),
     "lint": ("compiler.cli.lint", "list what becomes of every node, without compiling"),
-    "list": ("compiler.cli.listing", "list passes, pipelines, ops, boards, calibrators or instructions"),
+    "list": ("compiler.cli.listing", "list passes, pipelines, ops, boards, calibrators, instructions or operators"),
     "debug": ("compiler.cli.debug", "replay a crash, bisect to the rewrite that broke a result, reduce to the ops"),
     "demo": ("compiler.cli.demo", "compile, run and score the network that comes with mluc"),
 }

@@ -1,6 +1,6 @@
 """Say what an offline model costs on the modelled chip: cycles by unit and kernel, bytes by memory, latency, energy.
 
-FILE is an offline model, or a model that is compiled for its figures: with --calibrate or --scheme as compile does it,
+MODEL is an offline model, or a model that is compiled for its figures: with --calibrate or --scheme as compile does it,
 without either with made-up ranges, which hardly change a figure. --sweep compiles a model for several batches or
 numbers of cores and compares them. The figures are analytical, from the board's data file; every report names their
 basis.

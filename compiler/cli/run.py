@@ -22,14 +22,17 @@ FILES = {"file": OFFLINE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.cambricon")
+    parser.add_argument("file", type=Path, metavar="FILE.cambricon", help="the offline model")
     parser.add_argument("--inputs", required=True, metavar="NPZ|DIR", help="arrays, or a folder of images")
     parser.add_argument("--output", type=Path, metavar="OUT.npz", help="write the outputs of all samples")
-    parser.add_argument("--images", type=arguments.count, default=0, metavar="N", help="run at most N samples")
+    parser.add_argument(
+        "--images", type=arguments.count, default=0, metavar="N", help="run at most N samples (default: all)"
+    )
     parser.add_argument("--threads", type=arguments.count, metavar="N", help="host threads (default: all processors)")
     parser.add_argument(
-        "--engine", choices=("simulator", "oracle"), default="simulator", help="oracle: slow NumPy, the reference"
-    )
+        "--engine", choices=("simulator", "oracle"), default="simulator",
+        help="what runs it; oracle: slow NumPy, the reference (default: simulator)",
+    )  # fmt: skip
     parser.add_argument(
         "--state", action="store_true", help="samples are calls in a row: what the network remembers goes round"
     )
@@ -39,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --against: what the model was compiled with; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--tolerance", type=arguments.fraction, metavar="T", help="largest error with --against, as a part of the range"
-    )
+        "--tolerance", type=arguments.fraction, metavar="T",
+        help="with --against: exit code 3 where an error is larger, as a part of the output's range (0.05: 5 %%)",
+    )  # fmt: skip
     arguments.data_arguments(parser)
     arguments.json_argument(parser)
 

@@ -198,6 +198,20 @@ def arguments_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_argument_says_what_it_does_and_its_default(verb):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(VERBS[verb][0]).add_arguments(parser)
+    for action in arguments_of(parser):
+        if action.help is argparse.SUPPRESS or action.dest in ("help", "what"):
+            continue
+        assert action.help and action.help[0] == action.help[0].lower() and not action.help.endswith("."), action
+        if action.default not in (None, False, [], "", argparse.SUPPRESS) or action.choices:
+            assert "default: " in action.help, action
+        if isinstance(action, argparse._AppendAction) and action.dest != "sweep":
+            assert "may be repeated" in action.help, action
+
+
 WRITTEN = {"output", "save_scheme", "trace", "html", "directory", "dump_dir"}
 
 
@@ -253,11 +267,11 @@ def test_a_model_where_an_offline_model_is_asked_for_is_told_how_to_compile_it(c
 
 
 def test_what_a_run_takes_for_granted_about_its_data_is_said(command: Command, offline: Path):
-    np.savez("pixels.npz", pictures=np.ones((2, 3, 8, 8), np.uint8))
+    np.savez("pixels.npz", pictures=np.full((2, 3, 8, 8), 9, np.uint8))
     result = command("run", offline, "--inputs", "pixels.npz")
     assert result.code == 0
     assert "array 'pictures' is taken for input 'image'" in result.err
-    assert "holds uint8, from 1 to 1; the input takes float32" in result.err
+    assert "holds uint8, from 9 to 9; the input takes float32" in result.err
 
 
 def test_the_help_says_all_that_preprocessing_can_be_told(command: Command):

@@ -279,7 +279,7 @@ def test_lint_of_an_unsupported_model_is_exit_code_1_with_a_reason_per_node(comm
         ("pipelines", {"prepare", "mlu220"}),
         ("ops", {"nn.conv2d", "math.add", "graph.kernel"}),
         ("boards", {"m2", "som", "edge"}),
-        ("calibrators", {"minmax", "mse"}),
+        ("calibrators", {"auto", "minmax", "mse"}),
         ("instructions", {"conv", "copy", "pool", "barrier"}),
     ],
 )
@@ -362,3 +362,13 @@ def test_images_taken_as_they_are_bring_a_warning(command: Command, offline: Pat
     image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
     result = command("run", offline, "--inputs", tmp_path / "photos")
     assert "warning[E116] images are taken as they are" in result.err
+
+
+def test_every_method_of_calibration_is_listed_with_what_it_does(command: Command):
+    from passes.quantization.observers import METHODS
+    from passes.quantization.trials import CANDIDATES
+
+    rows = {row["name"]: row["summary"] for row in json.loads(command("list", "calibrators", "--json").out)}
+    assert list(rows) == ["auto", *METHODS]
+    assert all(len(summary) > 10 for summary in rows.values())
+    assert {name for name, summary in rows.items() if summary.endswith("*")} == set(CANDIDATES)
