@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from runtime.dataflow import Flow, analyse
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import place_vector
-from runtime.operations import SIZES, Access, Geometry, Operation, Rows, Vector, merge
+from runtime.operations import Access, Geometry, Operation, Rows, Vector, merge
 
 FLOATS = (L.TYPE_F16, L.TYPE_F32)
 
@@ -181,7 +181,7 @@ class _Fusion:
         vector = operation.vector
         if vector is None or not (k == 0 or vector.mode == L.FULL):
             return False
-        return SIZES[vector.source.type] == SIZES[self.vectors[last].target.type]
+        return L.SIZES[vector.source.type] == L.SIZES[self.vectors[last].target.type]
 
     def _is_overwritten(
         self, member: int, k: int, access: Access, inside: set[int], last: int, target: Access | None
@@ -226,7 +226,7 @@ class _Fusion:
 
 def _copy_as_vector(copy: Operation, kind: int) -> Vector | None:
     """A copy of rows as an elementwise instruction on elements of a type; None when it has more than rows."""
-    words, size = copy.words, SIZES[kind]
+    words, size = copy.words, L.SIZES[kind]
     if words[L.N1] * words[L.N2] != 1 or words[L.RUN] % size:
         return None
     source, target = Rows(words[L.SRC], words[L.SRC0], kind), Rows(words[L.DST], words[L.DST0], kind)

@@ -38,10 +38,6 @@ class HostSegment:
             )  # fmt: skip
         return Interpreter(module, wanted if wanted in names else names[0])
 
-    def prepare(self) -> None:
-        """Parse the text now, so that its faults show at load."""
-        self._interpreter  # noqa: B018
-
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs in the model's own layout; the text computes in that of the records' device axes."""
         records = self.function.inputs

@@ -14,19 +14,10 @@ import numpy as np
 
 from compiler import numerics
 from runtime.kernels import layout as L  # noqa: N812
-from runtime.operations import (
-    SIZES,
-    Access,
-    Geometry,
-    Operation,
-    Placed,
-    Rows,
-    Vector,
-    float_bits,
-    power_of_two,
-)
+from runtime.operations import Access, Geometry, Operation, Placed, Rows, Vector
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction
+from targets.mlu220.isa_fields import f32_bits
 
 ABSENT = -1
 
@@ -168,7 +159,7 @@ def _fill(f: SimpleNamespace, context: _Context) -> Operation:
 def _reshape_filter(f: SimpleNamespace, context: _Context) -> Operation:
     words = {
         L.DST: context.wram + f.dst, L.SRC: context.nram + f.src, L.PIXELS: f.co, L.COLUMNS: f.ci,
-        L.SIZE: SIZES[f.filter_type], L.SRC_ROW: f.src_pitch, L.ORDER: f.order,
+        L.SIZE: L.SIZES[f.filter_type], L.SRC_ROW: f.src_pitch, L.ORDER: f.order,
     }  # fmt: skip
     return _operation("reshape_filter", words)
 
@@ -219,7 +210,7 @@ def _depthwise(f: SimpleNamespace, context: _Context) -> Operation:
 
 def _pool(f: SimpleNamespace, context: _Context) -> Operation:
     words, geometry = _window(f, context, 1, 1, f.c)
-    factor = float_bits(float(numerics.mean_factor(f.kh * f.kw)))
+    factor = f32_bits(float(numerics.mean_factor(f.kh * f.kw)))
     words |= {L.FUNCTION_CODE: f.function, L.WINDOW_FACTOR: factor}
     return _on_floats("pool", f, context, words, geometry)
 
@@ -229,13 +220,13 @@ def _conv(f: SimpleNamespace, context: _Context) -> Operation:
     wide = f.src_type or f.filter_type
     padded = isa.padded_k(f.kh, f.kw, f.ci, f.filter_type, f.runs)
     words |= {
-        L.FILTERS: context.wram + f.filters, L.FIX_FACTOR: float_bits(power_of_two(f.fix_position)),
+        L.FILTERS: context.wram + f.filters, L.FIX_FACTOR: f32_bits(float(numerics.power_of_two(f.fix_position))),
         L.PARTIAL: f.partial, L.PARTIAL_SUMS: context.nram + f.partial_sums, L.FILTER_TYPE: f.filter_type,
         L.SRC_TYPE: f.src_type,
-        L.K_STEPS: padded // isa.run_unit(f.filter_type), L.PANEL_BYTES: padded * SIZES[f.filter_type] * L.PANEL,
+        L.K_STEPS: padded // isa.run_unit(f.filter_type), L.PANEL_BYTES: padded * L.SIZES[f.filter_type] * L.PANEL,
     }  # fmt: skip
     table = (
-        f.kh, f.kw, f.ci, f.runs, f.filter_type, SIZES[f.src_type], f.src_row_pitch * f.dilation_y,
+        f.kh, f.kw, f.ci, f.runs, f.filter_type, L.SIZES[f.src_type], f.src_row_pitch * f.dilation_y,
         f.src_pixel_pitch * f.dilation_x,
     )  # fmt: skip
     stores = f.partial in (isa.Partial.NONE, isa.Partial.LAST)
@@ -254,7 +245,7 @@ def offset_table(key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     steps = -(-length // unit)
     starts = [ky * row + (kx * pixel if runs else 0) for ky in range(kh) for kx in range(kw if runs else 1)]
     offsets = np.add.outer(np.array(starts), np.arange(steps) * unit * size).reshape(-1)
-    left = min(unit, length - (steps - 1) * unit) * SIZES[filter_type]
+    left = min(unit, length - (steps - 1) * unit) * L.SIZES[filter_type]
     masks = np.full(steps, -1, np.int64)
     masks[-1] = -1 if left == 4 else (1 << (8 * left)) - 1
     return offsets.astype(np.int32), np.tile(masks, len(starts)).astype(np.int32)
@@ -286,12 +277,13 @@ def _unary(f: SimpleNamespace, context: _Context) -> Operation:
 
 def _convert(f: SimpleNamespace, context: _Context) -> Operation:
     from_float, to_float = (t in (L.TYPE_F16, L.TYPE_F32) for t in (f.src_type, f.dst_type))
+    source_factor = 1.0 if from_float else float(numerics.power_of_two(f.position))
+    target_factor = 1.0 if to_float else float(numerics.power_of_two(-f.position))
     return _vector(
         Vector(
             rows=f.rows, count=f.count, source=Rows(context.nram + f.src, f.src_pitch, f.src_type),
             target=Rows(context.nram + f.dst, f.dst_pitch, f.dst_type), kind=L.NOTHING,
-            rounded=f.dst_type == L.TYPE_F16, source_factor=1.0 if from_float else power_of_two(f.position),
-            target_factor=1.0 if to_float else power_of_two(-f.position),
+            rounded=f.dst_type == L.TYPE_F16, source_factor=source_factor, target_factor=target_factor,
         ),
         context,
     )  # fmt: skip
@@ -324,7 +316,7 @@ def place_vector(operation: Operation, geometry: Geometry) -> None:
     operation.geometry, operation.target, operation.target_factor = geometry, target, vector.target_factor
     operation.words |= {
         L.SRC: source.offset, L.SRC_TYPE: source.type, L.SRC_ROW: source.row, L.SRC_PIXEL: source.pixel,
-        L.SRC_FACTOR: float_bits(vector.source_factor),
+        L.SRC_FACTOR: f32_bits(vector.source_factor),
     }  # fmt: skip
 
 

@@ -7,17 +7,11 @@ says whether and how.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-
 from runtime.kernels import layout as L  # noqa: N812
-
-SIZES = (1, 2, 2, 4, 4)
-"""Bytes of an element, by type number."""
 
 
 class Access(NamedTuple):
@@ -96,11 +90,11 @@ class Vector:
         return Geometry(self.rows, 1, self.count)
 
     def _is_dense(self, operand: Rows) -> bool:
-        return self.rows == 1 or operand.pitch == self.count * SIZES[operand.type]
+        return self.rows == 1 or operand.pitch == self.count * L.SIZES[operand.type]
 
     def place(self, operand: Rows, g: Geometry) -> Placed | None:
         """Where an operand's elements lie under a geometry; None when it cannot be said with two pitches."""
-        size = SIZES[operand.type]
+        size = L.SIZES[operand.type]
         if self._is_dense(operand):
             return Placed(operand.offset, g.width * g.columns * size, g.columns * size, operand.type)
         if self.count == g.columns:
@@ -150,15 +144,6 @@ class Operation:
     table: tuple[int, ...] | None = None
     core: int = 0
     row: int = 0
-
-
-def float_bits(value: float) -> int:
-    """The bits of an fp32 number as a signed 32-bit integer."""
-    return struct.unpack("<i", struct.pack("<f", value))[0]
-
-
-def power_of_two(exponent: int) -> float:
-    return float(np.float32(2.0**exponent))
 
 
 def merge(accesses: Sequence[Access]) -> list[Access]:

@@ -15,8 +15,9 @@ import numpy as np
 from compiler.errors import error
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, offset_table
-from runtime.operations import Geometry, Operation, float_bits
+from runtime.operations import Geometry, Operation
 from targets.mlu220 import isa
+from targets.mlu220.isa_fields import f32_bits
 
 MAX_CHUNKS = 16
 CHUNK_MACS = 500_000
@@ -69,7 +70,7 @@ class Packer:
             if operation.target is not None:
                 target = operation.target
                 d[L.DST], d[L.DST_ROW], d[L.DST_PIXEL] = target.offset, target.row, target.pixel
-                d[L.DST_FACTOR] = float_bits(operation.target_factor)
+                d[L.DST_FACTOR] = f32_bits(operation.target_factor)
                 d[L.STEPS] = address
             if operation.geometry is not None:
                 d[L.PIXELS], d[L.COLUMNS] = operation.geometry.pixels, operation.geometry.columns

@@ -103,12 +103,6 @@ def low_float(t: Translator, word: Value) -> ir.Value:
 
 
 @primitive
-def low_word(t: Translator, word: Value) -> ir.Value:
-    """The low half of an int64 as a 32-bit number."""
-    return t.b.trunc(t.as_type(word, I64), I32)
-
-
-@primitive
 def popcount(t: Translator, word: Value) -> ir.Value:
     """Bits that are set."""
     return t.b.call(t.declare("llvm.ctpop.i64", I64, [I64]), [word])

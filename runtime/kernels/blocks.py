@@ -18,10 +18,10 @@ from runtime.kernels.layout import (
     PIXELS,
     REUSE,
     SCRATCH_PANEL,
+    SIZES,
     SRC,
 )
 from runtime.kernels.steps import (
-    SIZES,
     apply_steps,
     numbered,
     pixel_operands,

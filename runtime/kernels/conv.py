@@ -46,6 +46,7 @@ from runtime.kernels.layout import (
     PIXELS,
     SCRATCH_PANEL,
     SCRATCH_START,
+    SIZES,
     SRC,
     SRC_PIXEL,
     SRC_ROW,
@@ -56,7 +57,6 @@ from runtime.kernels.layout import (
     TYPE_I8,
 )
 from runtime.kernels.steps import (
-    SIZES,
     apply_steps,
     pixel_operands,
     prepare_cycles,

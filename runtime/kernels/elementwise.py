@@ -10,8 +10,8 @@ from compiler.native.build import kernel
 from compiler.native.language import function
 from compiler.native.memory import i64_at, low_float
 from runtime.kernels.blocks import blocks, nothing
-from runtime.kernels.layout import SRC_FACTOR, SRC_PIXEL, SRC_ROW
-from runtime.kernels.steps import SIZES, load_lanes
+from runtime.kernels.layout import SIZES, SRC_FACTOR, SRC_PIXEL, SRC_ROW
+from runtime.kernels.steps import load_lanes
 
 
 @kernel()

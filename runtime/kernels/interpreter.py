@@ -52,8 +52,9 @@ def execute(arena, descriptors, count, scratch):
 
 @function
 def wait_for(address, value, yield_function):
+    """Until the number at an address is `value`."""
     spins = 0
-    while atomic_load(address) < value:
+    while atomic_load(address) != value:
         pause()
         spins += 1
         if spins > SPINS:
@@ -102,13 +103,7 @@ def run_main(control):
     """Work on an open run until all phases are over, close it and wait for the workers to leave."""
     run_phases(control, 0)
     atomic_add(control + 8 * GENERATION, 1)
-    c = i64_at(control)
-    spins = 0
-    while atomic_load(control + 8 * ACTIVE) != 0:
-        pause()
-        spins += 1
-        if spins > SPINS:
-            call_yield(c[YIELD])
+    wait_for(control + 8 * ACTIVE, 0, i64_at(control)[YIELD])
 
 
 @function

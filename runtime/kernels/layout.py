@@ -47,6 +47,8 @@ MAX_STEPS = 12
 
 # -- element types, as in the instruction set
 TYPE_I8, TYPE_I16, TYPE_F16, TYPE_F32, TYPE_I32 = range(5)
+SIZES = (1, 2, 2, 4, 4)
+"""Bytes of an element, by type."""
 
 # -- scratch of a thread
 BLOCK = 512

@@ -8,8 +8,8 @@ from compiler.native.build import kernel
 from compiler.native.language import LANES, function
 from compiler.native.memory import FLOATS, i64_at, lane, lanes_below, select, spread, upper_lanes, zeros
 from runtime.kernels import functions
-from runtime.kernels.layout import CHUNKS, COLUMNS, DST, PIXELS, SRC, SRC_ROW
-from runtime.kernels.steps import SIZES, load_floats, share, store_lanes
+from runtime.kernels.layout import CHUNKS, COLUMNS, DST, PIXELS, SIZES, SRC, SRC_ROW
+from runtime.kernels.steps import load_floats, share, store_lanes
 
 SUM, MAX = 0, 1
 FOLDS = (8, 4, 2, 1)

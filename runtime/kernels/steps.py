@@ -42,6 +42,7 @@ from runtime.kernels.layout import (
     OPERAND_ROW,
     PERIOD,
     SCRATCH_OPERANDS,
+    SIZES,
     STEP_WORDS,
     STEPS,
     TYPE_F16,
@@ -52,7 +53,6 @@ from runtime.kernels.layout import (
     UNARY_BASE,
 )
 
-SIZES = (1, 2, 2, 4, 4)
 ELEMENTS = {TYPE_I8: I8, TYPE_I16: I16, TYPE_I32: I32}
 VECTORS = {TYPE_I8: BYTES, TYPE_I16: SHORTS, TYPE_I32: INTS}
 

@@ -15,6 +15,7 @@ from runtime.kernels.layout import (
     KH,
     KW,
     SCRATCH_PANEL,
+    SIZES,
     SRC_PIXEL,
     SRC_ROW,
     STRIDE_X,
@@ -22,7 +23,7 @@ from runtime.kernels.layout import (
     WEIGHTS,
     WINDOW_FACTOR,
 )
-from runtime.kernels.steps import SIZES, load_floats
+from runtime.kernels.steps import load_floats
 
 MAX, MEAN, SUM = range(3)
 VECTOR_BYTES = 4 * LANES

@@ -12,7 +12,6 @@ from compiler.native.language import I8, I16, I32, LANES
 from runtime import Session
 from runtime.kernels import conv, functions, vnni, window
 from runtime.kernels import layout as L  # noqa: N812
-from runtime.operations import float_bits
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, IORecord
 from targets.mlu220.filters import pack_filters
@@ -320,11 +319,6 @@ def test_code_is_compiled_once_and_kept(tmp_path, monkeypatch) -> None:
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(TypeError):  # a damaged file is compiled again
         build.Kernel(widen_int64.python, 2).address()
-
-
-def test_float_bits_are_signed_words() -> None:
-    assert float_bits(1.0) == 0x3F800000
-    assert float_bits(-0.0) == -(2**31)
 
 
 def test_source_digest_changes_when_any_kernel_source_does(tmp_path) -> None:
