@@ -253,7 +253,7 @@ def combine(lowering: Lowering, name: str, a: Value, b: Value, lowered: Value | 
 
 def _second_shape(shape: tuple[int, ...], full: tuple[int, ...]) -> tuple[int, ...]:
     """The shape under which a second operand is read: a vector where it is one number per index of the last axis."""
-    if shape != full and len(full) > 1 and math.prod(shape) == shape[-1] == full[-1]:
+    if shape and shape != full and len(full) > 1 and math.prod(shape) == shape[-1] == full[-1]:
         return (full[-1],)
     return spread_shape(shape, len(full))
 

@@ -131,3 +131,13 @@ def test_a_number_that_the_host_computes_stays_a_number() -> None:
     made = journey(net.done(y))
     (found,) = assert_one_meaning(made, random_inputs(made.prepared))
     assert found.shape == ()
+
+
+@pytest.mark.parametrize("kind", ["math.add", "math.sub", "math.mul", "math.maximum"])
+def test_a_number_made_at_run_time_is_combined_with_an_image(kind: str) -> None:
+    net = Network((2, 3, 4, 5), (2, 3, 4, 5))
+    mean = net.op("reduce.mean", net.x, name="m", keepdims=False)
+    first, second = net.op(kind, mean, net.inputs[1], name="a"), net.op(kind, net.inputs[1], mean, name="b")
+    made = journey(net.done(first, second), **EXACT)
+    inputs = random_inputs(made.prepared)
+    assert_alike(assert_one_meaning(made, inputs), Interpreter(made.prepared).run(inputs), 1e-5)
