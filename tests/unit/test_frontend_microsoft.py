@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from compiler.errors import CompilerError
 
-from .onnx_graphs import agree, imported, model, node, random
+from .onnx_graphs import agree, imported, model, node, op_names, random
 
 
 def microsoft(
@@ -129,3 +129,18 @@ def test_quantised_gemm(real: bool, tmp_path: Path) -> None:
     inputs = ["a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "c", *([] if real else ["y_scale", "y_zero"])]
     proto = model(microsoft("QGemm", inputs, transB=1), {"a": ((3, 8), TensorProto.UINT8)}, constants=constants)
     agree(with_domain(proto), [bytes_of(3, 8)], tmp_path, tolerance=1e-4 if real else 1.0)
+
+
+def test_a_product_that_onnxruntime_quantises_as_it_runs(tmp_path: Path) -> None:
+    """onnxruntime's optimiser makes one node of DynamicQuantizeLinear, MatMulInteger and what follows."""
+    constants = {"b": np.arange(-6, 6, dtype=np.int8).reshape(4, 3), "s": np.float32(0.1), "bias": random(3)}
+    product = microsoft("DynamicQuantizeMatMul", ["x", "b", "s", "", "bias"])
+    agree(with_domain(model(product, {"x": (2, 4)}, constants=constants)), [random(2, 4)], tmp_path)
+
+
+def test_the_pair_of_onnxruntime_s_own_domain_is_onnx_s(tmp_path: Path) -> None:
+    nodes = [
+        microsoft("QuantizeLinear", ["x", "s", "z"], ("q",)), microsoft("DequantizeLinear", ["q", "s", "z"]),
+    ]  # fmt: skip
+    proto = with_domain(model(nodes, {"x": (2, 4)}, constants={"s": np.float32(1e-4), "z": np.uint16(32768)}))
+    assert op_names(agree(proto, [random(2, 4)], tmp_path)) == ["quant.quantize", "quant.dequantize"]

@@ -72,7 +72,11 @@ def gelu(n: Node) -> Value:
 
 @converter("Swish")
 def swish(n: Node) -> Value:
-    alpha = n.attribute("alpha", 1.0)
+    return swish_by(n, n.attribute("alpha", 1.0))
+
+
+def swish_by(n: Node, alpha: float) -> Value:
+    """x * sigmoid(alpha * x)."""
     x = n.input(0)
     if alpha == 1.0:
         return n.emit(activation.Silu, x)
@@ -84,10 +88,12 @@ SOFTMAXES: dict[str, type[Op]] = {"Softmax": activation.Softmax, "LogSoftmax": a
 
 @converter(*SOFTMAXES)
 def flattening_softmax(n: Node) -> Value:
-    """Before opset 13 the axes from `axis` on count as one."""
-    x, op_class = n.input(0), SOFTMAXES[n.proto.op_type]
+    return softmax_from(n, n.input(0), SOFTMAXES[n.proto.op_type], n.attribute("axis", 1))
+
+
+def softmax_from(n: Node, x: Value, op_class: type[Op], axis: int) -> Value:
+    """Softmax as before opset 13: the axes from `axis` on count as one."""
     shape = x.type.static_shape
-    axis = n.attribute("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     significant = [i for i in range(axis, len(shape)) if shape[i] != 1]
     if len(significant) <= 1 and axis < len(shape):

@@ -22,6 +22,9 @@ from compiler.ir.types import DType, QuantType, TensorType
 from compiler.ops import math, nn, quant, reduce, tensor
 from compiler.ops.shapes import STORED
 
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators, which the pair was in for 16 bits before opset 21."""
+
 PER_TENSOR = "quantise with one scale per tensor, or one per output channel for weights, and a constant zero point"
 
 
@@ -62,6 +65,7 @@ def _fits_a_type(n: Node, storage: DType, scale: np.ndarray, zero: np.ndarray | 
 
 # -- the pair ----------------------------------------------------------------------------------------------------------
 @converter("QuantizeLinear")
+@converter("QuantizeLinear", domain=MICROSOFT)
 def quantize_linear(n: Node) -> Value:
     """What a quantised type cannot say (scales per block, several zero points, computed scales) is arithmetic."""
     x, zero_point = n.input(0), n.optional(2)
@@ -94,6 +98,7 @@ def quantize(n: Node, x: Value, type: QuantType) -> Value:
 
 
 @converter("DequantizeLinear")
+@converter("DequantizeLinear", domain=MICROSOFT)
 def dequantize_linear(n: Node) -> Value:
     n.ignore("output_dtype", "axis", "block_size")  # the latter are nothing to a single scale
     x, scale, zero = n.input(0), n.known(1), n.known(2)
@@ -165,20 +170,23 @@ def _spread(n: Node, x: Value, values: Value, axis: int | None) -> Value:
 
 @converter("DynamicQuantizeLinear")
 def dynamic_quantize_linear(n: Node) -> list[Value]:
-    """u8 with the range of the data: scale and zero point are computed values."""
-    x = n.input(0)
+    steps, scale, point = dynamic_steps(n, n.input(0))
+    return [n.emit(math.Cast, steps, to=DType.U8), scale, n.emit(math.Cast, point, to=DType.U8)]
+
+
+def dynamic_steps(n: Node, x: Value) -> tuple[Value, Value, Value]:
+    """x in steps from 0 to 255 by the range of the data, their scale and zero point: computed values, all f32."""
     zero = n.constant(0.0, DType.F32)
     high = n.emit(math.Maximum, n.emit(reduce.Max, x, keepdims=False), zero)
     low = n.emit(math.Minimum, n.emit(reduce.Min, x, keepdims=False), zero)
     scale = n.emit(math.Div, n.emit(math.Sub, high, low), n.constant(255.0, DType.F32))
     point = n.emit(math.Round, n.emit(math.Clip, n.emit(math.Div, n.emit(math.Neg, low), scale), low=0.0, high=255.0))
     steps = n.emit(math.Add, n.emit(math.Round, n.emit(math.Div, x, scale)), point)
-    y = n.emit(math.Cast, n.emit(math.Clip, steps, low=0.0, high=255.0), to=DType.U8)
-    return [y, scale, n.emit(math.Cast, point, to=DType.U8)]
+    return n.emit(math.Clip, steps, low=0.0, high=255.0), scale, point
 
 
 # -- integer operators -------------------------------------------------------------------------------------------------
-def _centred(n: Node, index: int, zero_index: int, row_axis: int | None = None) -> Value:
+def centred(n: Node, index: int, zero_index: int, row_axis: int | None = None) -> Value:
     """Integers minus their zero point, as f32 (exact for 8 bits)."""
     x = n.emit(math.Cast, n.input(index), to=DType.F32)
     zero = n.optional(zero_index)
@@ -196,13 +204,13 @@ def _centred(n: Node, index: int, zero_index: int, row_axis: int | None = None) 
 
 @converter("MatMulInteger")
 def matmul_integer(n: Node) -> Value:
-    y = n.emit(nn.MatMul, _centred(n, 0, 2, row_axis=-2), _centred(n, 1, 3, row_axis=-1))
+    y = n.emit(nn.MatMul, centred(n, 0, 2, row_axis=-2), centred(n, 1, 3, row_axis=-1))
     return n.emit(math.Cast, y, to=DType.I32)
 
 
 @converter("ConvInteger")
 def conv_integer(n: Node) -> Value:
-    y = _convolve(n, _centred(n, 0, 2), _centred(n, 1, 3, row_axis=0), None)
+    y = _convolve(n, centred(n, 0, 2), centred(n, 1, 3, row_axis=0), None)
     return n.emit(math.Cast, y, to=DType.I32)
 
 
@@ -213,24 +221,26 @@ def _convolve(n: Node, x: Value, w: Value, bias: Value | None) -> Value:
     return without_height(n, y, x)
 
 
-def _output_type(n: Node, first: int) -> QuantType:
+def real(n: Node, first: int, axis: int = 0) -> Value:
+    """The real tensor of inputs `first` (integers), `first + 1` (scale) and `first + 2` (zero point)."""
+    return dequantize(n, n.input(first), *_parameters(n, first + 1), axis)
+
+
+def result_type(n: Node, first: int) -> QuantType:
+    """The type that inputs `first` (scale) and `first + 1` (zero point) ask of the result."""
     scale, zero = _parameters(n, first)
-    return quant_type(n, DType.U8 if zero is None else DType.of(zero.dtype), scale, zero, 1)
+    return quant_type(n, DType.U8 if zero is None else DType.of(zero.dtype), scale, zero, 0)
 
 
 @converter("QLinearConv")
 def qlinear_conv(n: Node) -> Value:
-    x = dequantize(n, n.input(0), *_parameters(n, 1), 1)
-    w_scale, w_zero = _parameters(n, 4)
-    w = dequantize(n, n.input(3), w_scale, w_zero, 0)
     bias = n.optional(8)
     if bias is not None:
-        bias = dequantize(n, bias, (n.array(1, "the scale") * w_scale).reshape(-1), None, 0)
-    return quantize(n, _convolve(n, x, w, bias), _output_type(n, 6))
+        bias = dequantize(n, bias, (n.array(1, "the scale") * n.array(4, "the scale")).reshape(-1), None, 0)
+    return quantize(n, _convolve(n, real(n, 0), real(n, 3), bias), result_type(n, 6))
 
 
 @converter("QLinearMatMul")
 def qlinear_matmul(n: Node) -> Value:
-    a = dequantize(n, n.input(0), *_parameters(n, 1), max(n.input(0).type.rank - 2, 0))
-    b = dequantize(n, n.input(3), *_parameters(n, 4), n.input(3).type.rank - 1)
-    return quantize(n, n.emit(nn.MatMul, a, b), _output_type(n, 6))
+    a, b = real(n, 0, max(n.input(0).type.rank - 2, 0)), real(n, 3, n.input(3).type.rank - 1)
+    return quantize(n, n.emit(nn.MatMul, a, b), result_type(n, 6))

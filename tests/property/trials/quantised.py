@@ -207,3 +207,54 @@ def fused_gemm(d: Dice) -> Trial:
 @trial("Gelu", opsets=(13,), domain=MICROSOFT)
 def gelu(d: Dice) -> Trial:
     return Trial([d.floats(*d.shape(1))], tolerance=1e-4)
+
+
+@trial("QLinearSoftmax", opsets=(13,), domain=MICROSOFT)
+def qlinear_softmax(d: Dice) -> Trial:
+    dtype = d.choice([np.uint8, np.int8])
+    x = d.ints(*d.shape(2), low=0, high=100, dtype=dtype)
+    given = [x, d.floats(low=0.01, high=0.1), _zero(d, dtype), np.float32(0.01), _zero(d, dtype)]  # onnxruntime wraps round
+    return Trial(given, {"axis": d.axis(x.ndim), "opset": d.choice([11, 13])}, steps=1)
+
+
+@trial("QLinearWhere", opsets=(13,), domain=MICROSOFT)
+def qlinear_where(d: Dice) -> Trial:
+    shape, dtype = d.shape(1), d.choice([np.uint8, np.int8])
+    given: list[Any] = [d.numbers(*shape, kinds="b")]
+    for _ in range(2):
+        given += [d.ints(*shape, low=0, high=100, dtype=dtype), d.floats(low=0.01, high=0.1), _zero(d, dtype)]
+    return Trial([*given, d.floats(low=0.1, high=0.2), _zero(d, dtype)], free=(0, 1, 4), steps=1)
+
+
+@trial("QuantizeLinear", opsets=(13,), domain=MICROSOFT)
+def quantize_to_sixteen(d: Dice) -> Trial:
+    zero = d.ints(low=0, high=9, dtype=d.choice([np.uint16, np.int16, np.uint8, np.int8]))
+    return Trial([d.floats(*d.shape(1)), d.floats(low=0.001, high=0.2), zero], steps=1)
+
+
+@trial("DequantizeLinear", opsets=(13,), domain=MICROSOFT)
+def dequantize_from_sixteen(d: Dice) -> Trial:
+    dtype = d.choice([np.uint16, np.int16, np.uint8, np.int8])
+    x = d.ints(*d.shape(1), low=0, high=100, dtype=dtype)
+    return Trial([x, d.floats(low=0.001, high=0.2), *([_zero(d, dtype)] if d.flip() else [])])
+
+
+@trial("DynamicQuantizeMatMul", opsets=(13,), domain=MICROSOFT)
+def dynamic_quantize_matmul(d: Dice) -> Trial:
+    m, k, n = d.shape(3, 3)
+    dtype = d.choice([np.uint8, np.int8])
+    each = (n,) if d.flip() else ()
+    given = [d.floats(*d.shape(0, 1), m, k), d.ints(k, n, low=0, high=100, dtype=dtype), d.floats(*each, low=0.01)]
+    given += [d.choice([None, _zero(d, dtype, *each)]), d.choice([None, d.floats(n)])]
+    return Trial(given, tolerance=1e-4)
+
+
+@trial("MatMulIntegerToFloat", opsets=(13,), domain=MICROSOFT)
+def matmul_integer_to_float(d: Dice) -> Trial:
+    m, k, n = d.shape(3, 3)
+    dtype = d.choice([np.uint8, np.int8])
+    each = (n,) if d.flip() else ()
+    given = [d.ints(m, k, low=0, high=100, dtype=np.uint8), d.ints(k, n, low=0, high=100, dtype=dtype)]
+    given += [d.floats(low=0.01, high=0.1), d.floats(*each, low=0.01, high=0.1), d.choice([None, _zero(d, np.uint8)])]
+    given += [d.choice([None, _zero(d, dtype, *each)]), d.choice([None, d.floats(n)])]
+    return Trial(given, free=(0, 2), tolerance=1e-4)
