@@ -6,9 +6,12 @@ import math
 from typing import Any
 
 from compiler.frontend.aten.call import Call
+from compiler.frontend.aten.promotion import together
 from compiler.frontend.aten.registry import aten
-from compiler.ir.core import Value
+from compiler.frontend.records import Malformed
+from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
+from compiler.ops import math as logic
 
 
 @aten("aten::size", "aten::sym_size", quantised="keep")
@@ -50,24 +53,37 @@ def length(c: Call, self: Any) -> Any:
 
 
 # -- tensors of one element --------------------------------------------------------------------------------------------
+def number_of(c: Call, x: Any, dtype: DType | None, what: str) -> Any:
+    """The one element of a tensor: a Python number where it is known, else a tensor of rank 0."""
+    if not isinstance(x, Value) or isinstance(x, Constant):
+        return c.number(x, what)
+    if x.type.is_static and x.type.elements != 1:
+        raise Malformed(f"{what} is taken from {x.type.elements} elements")
+    flat = c.reshape(x, ())
+    return flat if dtype is None else c.cast(flat, dtype)
+
+
 @aten("aten::item", "aten::_local_scalar_dense", "aten::ScalarImplicit")
 def item(c: Call, self: Any) -> Any:
-    return c.number(self, "a number taken from a tensor")
+    return number_of(c, self, None, "a number taken from a tensor")
 
 
 @aten("aten::Int", "aten::IntImplicit")
 def to_int(c: Call, self: Any) -> Any:
-    return int(self) if isinstance(self, str) else c.integer(self, "an integer taken from a tensor")
+    found = int(self) if isinstance(self, str) else number_of(c, self, DType.I64, "an integer taken from a tensor")
+    return found if isinstance(found, Value) else int(found)
 
 
 @aten("aten::Float", "aten::FloatImplicit")
 def to_float(c: Call, self: Any) -> Any:
-    return float(self) if isinstance(self, str) else float(c.number(self, "a number taken from a tensor"))
+    found = float(self) if isinstance(self, str) else number_of(c, self, DType.F32, "a number taken from a tensor")
+    return found if isinstance(found, Value) else float(found)
 
 
 @aten("aten::Bool", "aten::is_nonzero")
 def to_bool(c: Call, self: Any) -> Any:
-    return bool(c.number(self, "a condition"))
+    found = number_of(c, self, DType.BOOL, "a condition")
+    return found if isinstance(found, Value) else bool(found)
 
 
 @aten("prim::NumToTensor")
@@ -78,8 +94,9 @@ def number_to_tensor(c: Call, a: Any) -> Any:
 
 @aten("aten::sym_float", "aten::sym_int")
 def symbolic_number(c: Call, a: Any) -> Any:
-    number = c.number(a, "a number")
-    return float(number) if c.base == "sym_float" else math.trunc(number)
+    is_float = c.base == "sym_float"
+    found = number_of(c, a, DType.F32 if is_float else DType.I64, "a number")
+    return found if isinstance(found, Value) else float(found) if is_float else math.trunc(found)
 
 
 @aten("aten::sym_max", "aten::sym_min")
@@ -89,12 +106,16 @@ def symbolic_extreme(c: Call, a: Any, b: Any) -> Any:
 
 @aten("aten::sym_ite")
 def symbolic_choice(c: Call, b: Any, t: Any, f: Any) -> Any:
-    return t if to_bool(c, b) else f
+    found = to_bool(c, b)
+    if isinstance(found, Value):
+        return c.emit(logic.Where, found, *together(c, t, f))
+    return t if found else f
 
 
 @aten("aten::sym_not")
 def symbolic_not(c: Call, a: Any) -> Any:
-    return not to_bool(c, a)
+    found = to_bool(c, a)
+    return c.emit(logic.Not, found) if isinstance(found, Value) else not found
 
 
 @aten("aten::equal")

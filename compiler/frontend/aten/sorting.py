@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.aten.call import Call
-from compiler.frontend.aten.moving import select
+from compiler.frontend.aten.moving import ravel, select
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
-from compiler.ops import tensor
+from compiler.ops import selection, tensor
 
 
 def ordered(c: Call, x: Value, k: int, axis: int, largest: bool) -> tuple[Value, Value]:
@@ -64,13 +64,21 @@ def median(c: Call, self: Any, dim: Any = None, keepdim: Any = False) -> Any:
     return kth_value(c, x, (size + 1) // 2, dim, keepdim)
 
 
-@aten("aten::unique_consecutive", "aten::_unique2", "aten::unique_dim", "aten::bincount", "aten::histc",
-      "aten::unique")  # fmt: skip
+@aten("aten::unique_consecutive", "aten::bincount", "aten::histc")
 def counted(c: Call, self: Any, *args: Any, **named: Any) -> Any:
     """The sizes of their results depend on the data, so that must be known."""
-    if not isinstance(self, Constant) or c.base not in ("_unique2", "bincount"):
+    if not isinstance(self, Constant) or c.base != "bincount":
         raise Unsupported("the size of its result depends on the network's data", "cut the model before it")
-    if c.base == "bincount":
-        return c.constant(np.bincount(self.data))
-    values, inverse, counts = np.unique(self.data, return_inverse=True, return_counts=True)
-    return c.constant(values), c.constant(inverse.reshape(self.data.shape)), c.constant(counts)
+    return c.constant(np.bincount(self.data))
+
+
+@aten("aten::_unique2", "aten::_unique", "aten::unique_dim", quantised="keep")
+def unique(c: Call, self: Any, *args: Any, **named: Any) -> Any:
+    """The different elements, or slices along an axis, in order; which of them each is, and how often they occur."""
+    x = c.tensor(self)
+    along = c.base == "unique_dim"
+    axis = c.axis(named.get("dim", args[0] if args else None), x.type.rank) if along else 0
+    found, _, inverse, counts = c.emit_all(selection.Unique, x if along else ravel(c, x), axis=axis)
+    if not along and x.type.is_static:
+        inverse = c.reshape(inverse, x.type.static_shape)
+    return (found, inverse) if c.base == "_unique" else (found, inverse, counts)

@@ -35,6 +35,7 @@ class Body:
         self.last = builder.function.body.last
         self.captured: list[Value] = []
         self.results: list[Value] = []
+        self._is_out = False
 
     def _emitted(self) -> list[Op]:
         body = self.builder.function.body
@@ -45,16 +46,29 @@ class Body:
             op = op.next
         return found
 
+    def take_out(self) -> None:
+        """Take what was emitted into the region."""
+        self.builder.name_results(self.last.next if self.last is not None else self.builder.function.body.first)
+        for op in self._emitted():
+            self.region.block.append(op.detach())
+        self._is_out = True
+
+    def put_back(self) -> None:
+        """Emit what was taken out once more: it is no region after all."""
+        for op in list(self.region.block):
+            self.builder.function.body.append(op.detach())
+
     def close(self, outputs: Sequence[Any]) -> None:
-        """Take what was emitted into the region, which gives `outputs`."""
+        """Make the region give `outputs`; what nothing of it takes is left out."""
         if not all(isinstance(v, Value) for v in outputs):
             raise Unsupported("gives a sequence", FIXED)
-        ops = self._emitted()
+        if not self._is_out:
+            self.take_out()
         self.results = [self.builder.registered(v) for v in outputs]  # type: ignore[misc]
-        for op in ops:
-            self.region.block.append(op.detach())
-        self.builder.name_results(self.region.block.first)
-        used = [*(v for op in ops for v in op.inputs), *self.results]
+        for op in reversed(self.region.block):
+            if not any(r.uses or r in self.results for r in op.results):
+                op.erase()
+        used = [*(v for op in self.region.block for v in op.inputs), *self.results]
         self.captured = [v for v in dict.fromkeys(used) if not isinstance(v, Constant) and not self._inside(v)]
 
     def _inside(self, value: Value) -> bool:
@@ -75,7 +89,7 @@ class Body:
 
     def discard(self) -> None:
         """Erase what was emitted."""
-        for op in reversed(self._emitted()):
+        for op in reversed(self.region.block if self._is_out else self._emitted()):
             self.builder.release(*(r.name for r in op.results))
             op.erase()
 

@@ -19,7 +19,7 @@ from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import DeclaredInput, resolve_inputs
 from compiler.frontend.records import NodeRecord, Unsupported, finished
 from compiler.frontend.torch_export.archive import REMEDY, Archive, Reader, open_archive
-from compiler.frontend.torch_export.nodes import ABSENT, BLOCKED, TOKEN, Nodes
+from compiler.frontend.torch_export.nodes import ABSENT, BLOCKED, Nodes
 from compiler.frontend.torch_export.schema import (
     CODES,
     Broken,
@@ -32,6 +32,7 @@ from compiler.frontend.torch_export.schema import (
     text,
     union,
 )
+from compiler.frontend.torch_export.subgraphs import TOKEN
 from compiler.frontend.torchscript.state import NEXT, as_attribute
 from compiler.frontend.torchscript.tensors import Tensor
 from compiler.ir.core import Function, Module, Result, Value

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from compiler.errors import CompilerError
 from compiler.frontend.aten import dtypes
 from compiler.frontend.aten.registry import convert, find_converter
@@ -19,13 +17,15 @@ from compiler.frontend.torch_export.schema import (
     argument,
     dimension,
     items,
+    operator_of,
     record,
     scalar_code,
 )
 from compiler.frontend.torch_export.schema import text as text_of
+from compiler.frontend.torch_export.subgraphs import SUBGRAPHS, run_subgraph
 from compiler.frontend.torchscript.tensors import VIEWS, Step, Tensor
 from compiler.ir.core import Argument, Constant, Function, Result, Value
-from compiler.ir.location import Location
+from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.types import TensorType
 from compiler.ops import math as math_ops
 from compiler.ops import tensor as tensor_ops
@@ -36,48 +36,16 @@ BLOCKED: Any = type("Blocked", (), {"__repr__": lambda _: "<blocked>"})()
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "<absent>"})()
 """Stands for a result that a converter does not give, such as the indices of a pooling."""
 
-TOKEN = 0
-"""Stands for the order of calls with effects."""
-
 SELF = frozenset("aten::" + n for n in ("to", "detach", "alias", "dropout", "type_as", "lift_fresh"))
 """Operators that give their tensor itself where they have nothing to do."""
 
 DENSE = ("aten::reshape", "aten::flatten", "aten::contiguous", "aten::reshape_as")
 """Views of tensors that lie dense, else copies."""
 
-PYTHON = {
-    "_operator.add": "aten::add", "_operator.sub": "aten::sub", "_operator.mul": "aten::mul",
-    "_operator.truediv": "aten::true_divide", "_operator.floordiv": "aten::floor_divide",
-    "_operator.mod": "aten::remainder", "_operator.neg": "aten::neg", "_operator.pow": "aten::pow",
-    "_operator.lt": "aten::lt", "_operator.le": "aten::le", "_operator.gt": "aten::gt", "_operator.ge": "aten::ge",
-    "_operator.eq": "aten::eq", "_operator.ne": "aten::ne", "_operator.and_": "aten::__and__",
-    "_operator.or_": "aten::__or__", "_operator.not_": "aten::sym_not", "math.trunc": "aten::sym_int",
-    "math.ceil": "aten::ceil", "math.floor": "aten::floor", "math.sqrt": "aten::sqrt", "builtins.round": "aten::round",
-    "torch.sym_float": "aten::sym_float", "torch.sym_int": "aten::sym_int", "torch.sym_max": "aten::sym_max",
-    "torch.sym_min": "aten::sym_min", "torch.sym_not": "aten::sym_not", "torch.sym_ite": "aten::sym_ite",
-    "torch._sym_sqrt": "aten::sqrt", "torch.sym_sqrt": "aten::sqrt", "builtins.abs": "aten::abs",
-    "torch.sym_sum": "aten::sym_sum",
-}  # fmt: skip
-"""Functions of Python in graphs, on sizes → rows of the table."""
-
-WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "wrap", "wrap_activation_checkpoint", "checkpoint",
-            "hints_wrapper", "tag_activation_checkpoint", "invoke_subgraph")  # fmt: skip
-"""Nodes that run a graph as it is."""
-
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 DEEPEST = 32
 LARGEST_CONSTANT = 1 << 29
 _UNCONVERTED = "takes the output of a node that was not converted"
-
-
-def operator_of(target: str) -> tuple[str, str]:
-    """(name in the table, overload) of a node's target, such as torch.ops.aten.add.Tensor."""
-    if target in PYTHON:
-        return PYTHON[target], ""
-    parts = target.removeprefix("torch.ops.").split(".")
-    if target.startswith("torch.ops.") and len(parts) in (2, 3):
-        return f"{parts[0]}::{parts[1]}", parts[2] if len(parts) == 3 else ""
-    return target, ""
 
 
 class Nodes:
@@ -93,6 +61,7 @@ class Nodes:
         self.records: list[NodeRecord] = []
         self._types: Mapping[str, Any] = types
         self._prefix = ""
+        self._place: tuple[Location, str] = UNKNOWN, ""
         self._depth = 0
 
     # -- names -------------------------------------------------------------------------------------------------------
@@ -103,7 +72,7 @@ class Nodes:
 
     def value(self, tensor: Tensor) -> Value:
         """What a tensor is now."""
-        return tensor.read(self._call)
+        return tensor.read(self.call)
 
     def _resolved(self, x: Any) -> Any:
         """An argument with names looked up."""
@@ -115,16 +84,16 @@ class Nodes:
             return found
         return [self._resolved(item) for item in x] if isinstance(x, list) else x
 
-    def _plain(self, x: Any) -> Any:
+    def plain(self, x: Any) -> Any:
         """An argument as the table takes it: tensors as values."""
         if isinstance(x, Tensor):
             return self.value(x)
-        return [self._plain(item) for item in x] if isinstance(x, list) else x
+        return [self.plain(item) for item in x] if isinstance(x, list) else x
 
-    def _wrapped(self, x: Any) -> Any:
+    def wrapped(self, x: Any) -> Any:
         if isinstance(x, Value):
             return Tensor.of(x)
-        return [self._wrapped(item) for item in x] if isinstance(x, list | tuple) else ABSENT if x is None else x
+        return [self.wrapped(item) for item in x] if isinstance(x, list | tuple) else ABSENT if x is None else x
 
     # -- writes in place, found before the walk ----------------------------------------------------------------------
     def written_names(self, graph: Any) -> set[str]:
@@ -157,7 +126,8 @@ class Nodes:
         title = self._prefix + (str(node.get("name") or "") or (flat[0] if flat else name.rpartition("::")[2]))
         entry = NodeRecord(title, name, "", 0, tuple(flat))
         self.records.append(entry)
-        self.builder.begin_node(Location.of(title, self.file), self._prefix + (flat[0] if flat else title))
+        self._place = Location.of(title, self.file), self._prefix + (flat[0] if flat else title)
+        self.locate()
         last = self.function.body.last
         try:
             self._bind(items(node, "outputs"), self._result(node, name, overload))
@@ -176,6 +146,10 @@ class Nodes:
             reason = f"its arguments do not fit together ({type(fault).__name__}: {fault})"
             self._fail(entry, "malformed", reason, REPORT, flat)
         self.builder.name_results(last.next if last is not None else self.function.body.first)
+
+    def locate(self) -> None:
+        """What is emitted from now on comes from the node being visited."""
+        self.builder.begin_node(*self._place)
 
     def _fail(self, entry: NodeRecord, status: str, reason: str, remedy: str, outputs: Sequence[str]) -> None:
         entry.status, entry.reason, entry.remedy = status, reason, remedy
@@ -205,29 +179,29 @@ class Nodes:
             else:
                 args.append(value)
         if name.startswith("higher_order::"):
-            return self._run_subgraph(name, args)
+            return run_subgraph(self, name, args)
         first = args[0] if args else None
         if isinstance(first, Tensor) and name.endswith("_") and not name.endswith("__"):
             return self._write(name, overload, first, args, kwargs)
-        answer = convert(name, overload, self.builder, [self._plain(a) for a in args],
-                         {k: self._plain(v) for k, v in kwargs.items()})  # fmt: skip
+        answer = convert(name, overload, self.builder, [self.plain(a) for a in args],
+                         {k: self.plain(v) for k, v in kwargs.items()})  # fmt: skip
         _check_size(answer)
         if isinstance(first, Tensor):
             if name in VIEWS or (name in DENSE and first.is_dense):
                 return self._views(name, overload, first, args, kwargs, answer)
             if name in SELF and answer is self.value(first):
                 return first
-        return self._wrapped(answer)
+        return self.wrapped(answer)
 
-    def _call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         base, _, overload = name.partition(".")
         return convert(base, overload, self.builder, args, kwargs)
 
     def _views(self, name: str, overload: str, first: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any],
                answer: Any) -> Any:  # fmt: skip
         if name in DENSE and not first.is_dense:
-            return self._wrapped(answer)
-        rest, named = tuple(self._plain(a) for a in args[1:]), {k: self._plain(v) for k, v in kwargs.items()}
+            return self.wrapped(answer)
+        rest, named = tuple(self.plain(a) for a in args[1:]), {k: self.plain(v) for k, v in kwargs.items()}
         full = f"{name}.{overload}" if overload else name
         if isinstance(answer, Value):
             return first.view(Step(full, rest, named), answer)
@@ -236,7 +210,7 @@ class Nodes:
     def _write(self, name: str, overload: str, target: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """An operator that writes in place: its result becomes the elements of its first argument."""
         base = name.removesuffix("_")
-        rest, named = [self._plain(a) for a in args[1:]], {k: self._plain(v) for k, v in kwargs.items()}
+        rest, named = [self.plain(a) for a in args[1:]], {k: self.plain(v) for k, v in kwargs.items()}
         before = self.value(target)
         answer = convert(base, overload, self.builder, [before, *rest], named)
         if base in VIEWS:
@@ -246,7 +220,7 @@ class Nodes:
         if not isinstance(answer, Value):
             raise Malformed("writes something else than a tensor")
         if answer is not before:
-            target.write(self._fitted(answer, before), self.builder, self._call)
+            target.write(self._fitted(answer, before), self.builder, self.call)
         return target
 
     def _fitted(self, x: Value, like: Value) -> Value:
@@ -277,35 +251,8 @@ class Nodes:
                     self._prefix + target.text)  # fmt: skip
 
     # -- graphs in nodes ---------------------------------------------------------------------------------------------
-    def _run_subgraph(self, name: str, args: Sequence[Any]) -> Any:
-        """A graph that a node runs as it is, or one of the branches of a known choice."""
-        kind = name.removeprefix("higher_order::")
-        if kind == "cond":
-            if isinstance(args[0], Tensor) and not isinstance(self.value(args[0]), Constant):
-                raise Unsupported("decides by the network's data what to compute", "choose with torch.where")
-            condition = self.value(args[0]).data if isinstance(args[0], Tensor) else args[0]  # type: ignore[attr-defined]
-            return self._inlined(args[1] if bool(np.asarray(condition).reshape(-1)[0]) else args[2], args[3])
-        if kind == "with_effects":
-            return self._in_order(args)
-        places = [i for i, a in enumerate(args) if isinstance(a, Subgraph)]
-        if kind not in WRAPPERS or len(places) != 1:
-            raise Unsupported("has no converter", "write the network without torch's control flow operators")
-        rest = args[places[0] + 1 :]
-        if kind == "invoke_subgraph" and rest and isinstance(rest[0], str):
-            rest = rest[1:]
-        return self._inlined(args[places[0]], rest)
-
-    def _in_order(self, args: Sequence[Any]) -> list[Any]:
-        """A call that torch keeps in order with others by a token that goes in and comes out; nothing is reordered here
-        that could matter.
-        """
-        if len(args) < 2 or not isinstance(args[1], str):
-            raise Malformed("does not name an operator")
-        name, overload = operator_of(args[1])
-        answer = convert(name, overload, self.builder, [self._plain(a) for a in args[2:]], {})
-        return [TOKEN, *(self._wrapped(answer) if isinstance(answer, list | tuple) else [self._wrapped(answer)])]
-
-    def _inlined(self, subgraph: Any, operands: Any) -> Any:
+    def inlined(self, subgraph: Any, operands: Any) -> list[Any]:
+        """What a graph gives for its operands, converted in place."""
         if not isinstance(subgraph, Subgraph) or not isinstance(operands, list | tuple):
             raise Malformed("does not take a graph and its operands")
         if self._depth >= DEEPEST:
@@ -325,7 +272,6 @@ class Nodes:
         return found
 
 
-SUBGRAPHS = frozenset(f"higher_order::{n}" for n in (*WRAPPERS, "cond", "with_effects"))
 KEYWORDS = frozenset(("dtype", "layout", "device", "pin_memory", "memory_format", "alpha", "beta", "rounding_mode",
                       "approximate", "scale", "generator", "non_blocking", "correction", "enable_gqa", "value",
                       "include_self", "reduce", "right", "out_int32", "stable", "implicit"))  # fmt: skip

@@ -164,6 +164,33 @@ LISTS = {
 }  # fmt: skip
 
 
+# -- operators ---------------------------------------------------------------------------------------------------------
+PYTHON = {
+    "_operator.add": "aten::add", "_operator.sub": "aten::sub", "_operator.mul": "aten::mul",
+    "_operator.truediv": "aten::true_divide", "_operator.floordiv": "aten::floor_divide",
+    "_operator.mod": "aten::remainder", "_operator.neg": "aten::neg", "_operator.pow": "aten::pow",
+    "_operator.lt": "aten::lt", "_operator.le": "aten::le", "_operator.gt": "aten::gt", "_operator.ge": "aten::ge",
+    "_operator.eq": "aten::eq", "_operator.ne": "aten::ne", "_operator.and_": "aten::__and__",
+    "_operator.or_": "aten::__or__", "_operator.not_": "aten::sym_not", "math.trunc": "aten::sym_int",
+    "math.ceil": "aten::ceil", "math.floor": "aten::floor", "math.sqrt": "aten::sqrt", "builtins.round": "aten::round",
+    "torch.sym_float": "aten::sym_float", "torch.sym_int": "aten::sym_int", "torch.sym_max": "aten::sym_max",
+    "torch.sym_min": "aten::sym_min", "torch.sym_not": "aten::sym_not", "torch.sym_ite": "aten::sym_ite",
+    "torch._sym_sqrt": "aten::sqrt", "torch.sym_sqrt": "aten::sqrt", "builtins.abs": "aten::abs",
+    "torch.sym_sum": "aten::sym_sum",
+}  # fmt: skip
+"""Functions of Python in graphs, on sizes → rows of the table."""
+
+
+def operator_of(target: str) -> tuple[str, str]:
+    """(name in the table, overload) of a node's target, such as torch.ops.aten.add.Tensor."""
+    if target in PYTHON:
+        return PYTHON[target], ""
+    parts = target.removeprefix("torch.ops.").split(".")
+    if target.startswith("torch.ops.") and len(parts) in (2, 3):
+        return f"{parts[0]}::{parts[1]}", parts[2] if len(parts) == 3 else ""
+    return target, ""
+
+
 # -- types of tensors --------------------------------------------------------------------------------------------------
 def dimension(data: Any) -> Dim:
     """A size: a number, or the symbol of an open one; what is computed of symbols has no name of its own."""

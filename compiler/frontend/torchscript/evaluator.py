@@ -16,11 +16,12 @@ from typing import Any
 
 from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.frontend.torchscript import instances
+from compiler.frontend.torchscript import decided, instances
+from compiler.frontend.torchscript.decided import UNSET, Undecided
 from compiler.frontend.torchscript.instances import Instances, Named
 from compiler.frontend.torchscript.operators import BLOCKED, Operators, Refusal, node_name
 from compiler.frontend.torchscript.pickled import Object
-from compiler.frontend.torchscript.source import Class, Function, Source
+from compiler.frontend.torchscript.source import Class, Function, Source, assigned
 from compiler.frontend.torchscript.tensors import Tensor
 
 MOST_STEPS = 400_000
@@ -142,12 +143,9 @@ class Evaluator:
         except Malformed as fault:
             self.report(node, frame, "E212", fault.reason, fault.remedy)
         except Refusal as fault:
-            raise error(
-                "E213", f"the network's own code refuses what it is given: {fault}",
-                where=f"{self.file}: {frame.function.place(node)}",
-                help="give other shapes (--shape) or values (--bind) for the inputs",
-            ) from None  # fmt: skip
-        for name in _assigned(node):
+            fault.where = fault.where or f"{self.file}: {frame.function.place(node)}"
+            raise
+        for name in assigned(node):
             frame.names[name] = BLOCKED
         return Returned(BLOCKED) if isinstance(node, ast.Return) else None
 
@@ -215,10 +213,22 @@ class Evaluator:
         if condition is BLOCKED:
             self.skip([*node.body, *node.orelse], frame)
             return None
-        return self.block(node.body if condition else node.orelse, frame)
+        if not isinstance(condition, Tensor):
+            return self.block(node.body if condition else node.orelse, frame)
+        found = decided.choose(
+            self, node, frame, condition, [lambda: self.given(node.body, frame), lambda: self.given(node.orelse, frame)]
+        )
+        return Returned(found[0]) if isinstance(found, tuple) and found else None
+
+    def given(self, body: Sequence[ast.stmt], frame: Frame) -> tuple[Any, ...]:
+        """What statements return: nothing, or one value."""
+        answer = self.block(body, frame)
+        return () if answer is None else (answer.value,)
 
     def condition(self, test: ast.expr, frame: Frame) -> Any:
-        """A condition as a bool; BLOCKED, with the fault reported, where it is not known at import."""
+        """A condition as a bool, or as a tensor where the network's data decide it; BLOCKED, with the fault reported,
+        where it cannot be converted.
+        """
         try:
             return self.operators.number(self.expression(test, frame), bool)
         except Unsupported as fault:
@@ -230,7 +240,7 @@ class Evaluator:
         reported with everything else.
         """
         for statement in body:
-            for name in _assigned(statement):
+            for name in assigned(statement):
                 frame.names[name] = BLOCKED
             for node in ast.walk(statement):
                 name = _operator_name(node)
@@ -238,22 +248,38 @@ class Evaluator:
                     self.operators.refuse(name, node_name(frame.path, "", name))
 
     def repeat(self, node: ast.While, frame: Frame) -> Returned | None:
-        while True:
-            condition = self.condition(node.test, frame)
-            if condition is BLOCKED:
-                self.skip(node.body, frame)
-                return None
-            if not condition:
-                return None
+        condition = self.condition(node.test, frame)
+        start = decided.Start(self, frame) if condition is True else None
+        while condition is True:
             self._steps += 1
             answer = self.block(node.body, frame)
             if answer is not None:
                 return answer
+            condition = self.condition(node.test, frame)
+            if isinstance(condition, Tensor) and start is not None:
+                condition = start.again()
+                break
+            start = None
+        if condition is BLOCKED:
+            self.skip(node.body, frame)
+        elif condition is not False:
+            decided.repeat(self, node, frame, condition, None, lambda _: self.round(node, frame))
+        return None
+
+    def round(self, node: ast.While | ast.For, frame: Frame) -> Any:
+        """Follow the body of a loop that the network's data end, once; gives whether it goes on."""
+        if self.block(node.body, frame) is not None:
+            raise Unsupported("returns from inside a loop that the network's data end", "return after the loop")
+        return self.condition(node.test, frame) if isinstance(node, ast.While) else True
 
     def count(self, node: ast.For, frame: Frame) -> Returned | None:
         items = self.expression(node.iter, frame)
         if items is BLOCKED:
             self.skip([*node.body, ast.Assign([node.target], node.iter)], frame)
+            return None
+        if isinstance(items, Tensor):
+            trips = self.operators.value(items)
+            decided.repeat(self, node, frame, None, trips, lambda i: self.numbered(node, i, frame))
             return None
         if not isinstance(items, range | list | tuple):
             raise Malformed("goes through something that is no list")
@@ -264,6 +290,10 @@ class Evaluator:
             if answer is not None:
                 return answer
         return None
+
+    def numbered(self, node: ast.For, number: Tensor, frame: Frame) -> Any:
+        self.bind(node.target, number, frame)
+        return self.round(node, frame)
 
     def within(self, node: ast.With, frame: Frame) -> Returned | None:
         """`with torch.no_grad():` and the like: what its object does on entry and exit happens."""
@@ -279,7 +309,7 @@ class Evaluator:
         raise Refusal(ast.unparse(node.exc) if node.exc is not None else "")
 
     def check(self, node: ast.Assert, frame: Frame) -> None:
-        if self.condition(node.test, frame) is False:
+        if self.condition(node.test, frame) is False:  # what the data decide is not checked
             raise Refusal(str(self.expression(node.msg, frame)) if node.msg is not None else "an assertion fails")
 
     def leave(self, node: ast.Return, frame: Frame) -> Returned:
@@ -298,7 +328,10 @@ class Evaluator:
 
     def name(self, node: ast.Name, frame: Frame) -> Any:
         if node.id in frame.names:
-            return frame.names[node.id]
+            found = frame.names[node.id]
+            if isinstance(found, Undecided):
+                raise Unsupported(f"{node.id!r} {found.fault.reason}", found.fault.remedy)
+            return found
         if node.id in NAMES:
             return NAMES[node.id]
         raise self.fault(frame.function, node, f"name {node.id!r} has no value")
@@ -375,11 +408,18 @@ class Evaluator:
             return -value
         if isinstance(node.op, ast.Not):
             truth = self.operators.number(value, bool)
+            if isinstance(truth, Tensor):
+                return self.operators.call("aten::logical_not", [truth], {}, node_name(frame.path, "", "not"))
             return BLOCKED if truth is BLOCKED else not truth
         raise self.fault(frame.function, node, "has an operator that TorchScript does not write")
 
     def either(self, node: ast.IfExp, frame: Frame) -> Any:
         condition = self.condition(node.test, frame)
+        if isinstance(condition, Tensor):
+            found = decided.choose(self, node, frame, condition, [
+                lambda: (self.expression(node.body, frame),), lambda: (self.expression(node.orelse, frame),)
+            ])  # fmt: skip
+            return found if found is BLOCKED else found[0]
         return BLOCKED if condition is BLOCKED else self.expression(node.body if condition else node.orelse, frame)
 
     # -- calls as expressions ------------------------------------------------------------------------------------------
@@ -457,8 +497,10 @@ class Evaluator:
         bounds = [self.expression(a, frame) for a in node.args]
         if any(b is BLOCKED for b in bounds):
             return BLOCKED
+        if len(bounds) == 1 and isinstance(bounds[0], Tensor):
+            return bounds[0]
         if any(isinstance(b, Tensor) for b in bounds):
-            raise Unsupported("repeats as often as the network's data says", "give the loop a fixed number of rounds")
+            raise Unsupported("counts between bounds that the network's data decide", "count from 0, in steps of 1")
         return range(*bounds)
 
     def is_instance(self, node: ast.Call, frame: Frame) -> bool:
@@ -469,8 +511,8 @@ class Evaluator:
     def show(self, node: ast.Call, frame: Frame) -> None:
         return None
 
-    def absent(self, node: ast.Call, frame: Frame) -> Any:
-        return None
+    def unset(self, node: ast.Call, frame: Frame) -> Any:
+        return UNSET
 
 
 CONSTANTS = object()
@@ -481,7 +523,7 @@ NAMES: dict[str, Any] = {
 FORMS: dict[str, Callable[[Evaluator, ast.Call, Frame], Any]] = {
     "int": lambda e, n, f: e.to_number(n, f, int), "float": lambda e, n, f: e.to_number(n, f, float),
     "bool": lambda e, n, f: e.to_number(n, f, bool), "str": Evaluator.to_text, "annotate": Evaluator.second,
-    "unchecked_cast": Evaluator.second, "uninitialized": Evaluator.absent, "getattr": Evaluator.named_attribute,
+    "unchecked_cast": Evaluator.second, "uninitialized": Evaluator.unset, "getattr": Evaluator.named_attribute,
     "hasattr": Evaluator.has_attribute, "range": Evaluator.in_range, "isinstance": Evaluator.is_instance,
     "print": Evaluator.show,
 }  # fmt: skip
@@ -518,8 +560,3 @@ def _nowhere(name: str) -> Function:
     """Stands for the function where an expression of a class is evaluated."""
     node = ast.parse("def constants(): pass").body[0]
     return Function(name, name, node)  # type: ignore[arg-type]
-
-
-def _assigned(node: ast.AST) -> list[str]:
-    """The variables a statement may assign."""
-    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]

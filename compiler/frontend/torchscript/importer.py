@@ -237,7 +237,11 @@ class Evaluation:
             code = "E210" if isinstance(fault, Unsupported) else "E212"
             self.fault(code, fault.reason, fault.remedy)
         except Refusal as fault:
-            self.fault("E213", f"the network's own code refuses what it is given: {fault}")
+            self.operators.faults.append(Diagnostic(
+                code="E213", where=fault.where or self.file,
+                message=f"the network's own code refuses what it is given: {fault}",
+                help="give other shapes (--shape) or values (--bind) for the inputs",
+            ))  # fmt: skip
         return BLOCKED
 
     def _hooked_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

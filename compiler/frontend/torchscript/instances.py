@@ -18,6 +18,7 @@ from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.frontend.torchscript import packed
 from compiler.frontend.torchscript.pickled import Object, Refused, StoredTensor
+from compiler.frontend.torchscript.scalars import SIMPLE
 from compiler.frontend.torchscript.source import Source
 from compiler.frontend.torchscript.tensors import Tensor
 from compiler.ir.types import DType
@@ -32,6 +33,10 @@ RESULT = "\0result"
 """The name wanted for a node whose value a function returns."""
 
 DEEPEST = 12
+
+
+Journal = dict[tuple[int, str], tuple["Object", str, list[Any]]]
+"""Attributes that were set, and to what, one after the other."""
 
 
 class Named(tuple):
@@ -52,7 +57,7 @@ class Instances:
     def __init__(self, source: Source, constants: Sequence[Any], builder: Builder) -> None:
         self.source = source
         self.builder = builder
-        self._changed: dict[tuple[int, str], tuple[Object, str, list[Any]]] = {}
+        self._changed: Journal = {}
         self._seen: dict[tuple[int, str], tuple[Object, str, Any]] = {}
         self._constants = constants
         self._ready: dict[int, Any] = {}
@@ -85,6 +90,18 @@ class Instances:
             self._changed.setdefault((id(target), name), (target, name, []))[2].append(value)
         target.attributes[name] = value
 
+    def journal(self) -> Journal:
+        """The attributes set so far, to return to."""
+        return {key: (target, name, list(values)) for key, (target, name, values) in self._changed.items()}
+
+    def return_to(self, journal: Journal) -> None:
+        self._changed = {key: (target, name, list(values)) for key, (target, name, values) in journal.items()}
+
+    def ready_already(self, value: Any) -> Any:
+        """What a value of a pickle turned into, where it was used before; else itself."""
+        is_made = isinstance(value, StoredTensor | Object | list | tuple | dict)
+        return self._ready.get(id(value), value) if is_made else value
+
     def changes(self) -> Iterator[tuple[tuple[Object, str], list[Any]]]:
         """The attributes of the archive's objects that were set or written to in place, and what they were set to."""
         for target, name, values in self._changed.values():
@@ -95,7 +112,7 @@ class Instances:
                 if written and (id(target), name) not in self._changed:
                     yield (target, name), []
         for key, (target, name, before) in self._seen.items():
-            if key not in self._changed and not _same_items(before, target.attributes[name]):
+            if key not in self._changed and not same_items(before, target.attributes[name]):
                 yield (target, name), []
 
     def _restore(self, target: Object, evaluator: Evaluator) -> None:
@@ -171,15 +188,18 @@ class Instances:
         return QuantizedTensor(integers, steps, points, axis)
 
 
-def _same_items(before: Any, after: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are one, or plain ones that are equal."""
+    return a is b or (type(a) is type(b) and isinstance(a, SIMPLE) and a == b)
+
+
+def same_items(before: Any, after: Any) -> bool:
     """Whether a list or dictionary holds what it held."""
     if type(before) is not type(after) or len(before) != len(after):
         return False
-    keys = range(len(before)) if isinstance(before, list) else before.keys()
-    if isinstance(before, dict) and before.keys() != after.keys():
-        return False
-    pairs = [(before[k], after[k]) for k in keys]
-    return all(a is b or (isinstance(a, int | float | str) and a == b) for a, b in pairs)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(same(v, after[k]) for k, v in before.items())
+    return all(map(same, before, after))
 
 
 _PYTHON: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": Tensor,

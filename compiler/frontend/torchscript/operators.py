@@ -95,8 +95,7 @@ class Operators:
         at_once = self._at_once(name, args, kwargs)
         if at_once is not None:
             return at_once()
-        record = NodeRecord(self.builder.fresh_name(node), name, "", 0, ())
-        self.records.append(record)
+        record = self.begin(name, node)
         if len(self.records) > MOST_NODES:
             message = f"the network computes more than {MOST_NODES} nodes"
             raise error("E212", message, where=self.file, help="loops are unrolled: their trip counts must be small")
@@ -106,6 +105,28 @@ class Operators:
             record.reason = "takes the output of a node that was not converted" if known else "has no converter"
             return BLOCKED
         return self._attempt(name, args, kwargs, record)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+    def begin(self, name: str, node: str) -> NodeRecord:
+        """The record of a decision of the network's data."""
+        record = NodeRecord(self.builder.fresh_name(node), name, "", 0, ())
+        self.records.append(record)
+        self.locate(record)
+        return record
+
+    def locate(self, record: NodeRecord) -> None:
+        """What is emitted from now on comes from a node."""
+        self.builder.begin_node(Location.of(record.name, self.file), record.name)
+
+    def mark(self) -> tuple[int, int]:
+        """How far the import is, to go back to."""
+        return len(self.records), len(self.faults)
+
+    def rewind(self, mark: tuple[int, int]) -> None:
+        """Forget what was reported since `mark`: that code is followed anew, or never runs."""
+        records, faults = mark
+        self.builder.release(*(record.name for record in self.records[records:]))
+        del self.records[records:], self.faults[faults:]
 
     # -- answered at once ----------------------------------------------------------------------------------------------
     def _at_once(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
@@ -123,9 +144,8 @@ class Operators:
             return lambda: (first is args[1]) == (name == "aten::__is__")
         return None
 
-    # -- nodes ---------------------------------------------------------------------------------------------------------
+    # -- calls of the table --------------------------------------------------------------------------------------------
     def _attempt(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], record: NodeRecord) -> Any:
-        self.builder.begin_node(Location.of(record.name, self.file), record.name)
         last = self.function.body.last
         try:
             return self._node(name, args, kwargs, record.name)
@@ -304,7 +324,7 @@ class Operators:
 
     # -- numbers of tensors --------------------------------------------------------------------------------------------
     def number(self, x: Any, kind: type) -> Any:
-        """`int(x)`, `float(x)`, `bool(x)`. A tensor that depends on data stays one, but is never a bool."""
+        """`int(x)`, `float(x)`, `bool(x)`. Of a tensor that depends on data, a tensor of rank 0."""
         if x is BLOCKED:
             return BLOCKED
         if not isinstance(x, Tensor):
@@ -314,9 +334,11 @@ class Operators:
             if value.data.size != 1:
                 raise Malformed(f"a tensor of {value.data.size} elements is taken for a number")
             return bounded(kind(value.data.reshape(()).item()))
-        if kind is bool:
-            raise Unsupported("decides by the network's data what to compute", DECIDES)
-        return Tensor.of(self.builder.emit(math_ops.Cast, value, to=DType.I64)[0]) if kind is int else x
+        if value.type.is_static and value.type.elements != 1:
+            raise Malformed(f"a tensor of {value.type.elements} elements is taken for a number")
+        value = value if not value.type.rank else self.builder.emit(tensor_ops.Reshape, value, shape=())[0]
+        dtype = NUMBERS[kind]
+        return Tensor.of(value if value.type.dtype is dtype else self.builder.emit(math_ops.Cast, value, to=dtype)[0])
 
 
 def _source(value: Value) -> Value:
@@ -327,9 +349,10 @@ def _source(value: Value) -> Value:
     return value
 
 
-DECIDES = (
-    "make the decision in the host program and save the branches as networks of their own, or choose with torch.where"
-)
+DECIDES = "keep the data in tensors, or do this part in the host program"
+NUMBERS = {bool: DType.BOOL, int: DType.I64, float: DType.F32}
+"""Python's numbers → the element types of tensors that stand for them."""
+
 IDENTITIES = ("aten::__is__", "aten::__isnot__")
 
 
@@ -386,8 +409,8 @@ def _dtype(o: Operators, x: Tensor) -> int:
 
 
 def _item(o: Operators, x: Tensor) -> Any:
-    value = o.value(x)
-    return o.number(x, type(value.data.reshape(-1)[0].item())) if isinstance(value, Constant) else x
+    dtype = o.value(x).type.dtype
+    return o.number(x, bool if dtype is DType.BOOL else float if dtype.is_float else int)
 
 
 def _tolist(o: Operators, x: Tensor, *_: Any) -> Any:
@@ -411,7 +434,9 @@ def _raise(o: Operators, *args: Any) -> Any:
 
 
 class Refusal(Exception):
-    """The network's own code raises an exception for the inputs it was given."""
+    """The network's own code raises an exception for the inputs it was given; `where` it does."""
+
+    where = ""
 
 
 def _nothing(o: Operators, *args: Any) -> None:

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from compiler.errors import CompilerError, error
 from compiler.frontend.torchscript.archive import DAMAGED, LARGEST_TEXT, Archive
 
 DEEPEST = 150
 """Expressions and blocks may be nested this deep."""
+
+
+def loads_of(node: ast.AST) -> Counter[str]:
+    """How often a piece of code reads each variable."""
+    return Counter(n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+
+
+def assigned(node: ast.AST) -> list[str]:
+    """The variables a piece of code may assign."""
+    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
 @dataclass(eq=False)
@@ -24,6 +36,11 @@ class Function:
     name: str
     member: str
     node: ast.FunctionDef
+
+    @cached_property
+    def loads(self) -> Counter[str]:
+        """How often it reads each variable."""
+        return loads_of(self.node)
 
     @property
     def parameters(self) -> list[ast.arg]:

@@ -36,10 +36,13 @@ COPIES = "call .clone() before writing, or write the whole tensor"
 
 @dataclass(eq=False)
 class Store:
-    """The elements that a tensor and its views share. `version` counts writes."""
+    """The elements that a tensor and its views share. `version` counts writes. Which of several stores one that
+    `is_open` stands for, the network's data decide.
+    """
 
     value: Value
     version: int = 0
+    is_open: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,9 @@ class Tensor:
 
     def write(self, value: Value, builder: Builder, convert: Convert) -> None:
         """Give the tensor a new value of its own shape and type, and all it shares elements with."""
+        if self.store.is_open:
+            raise Unsupported("writes to a tensor that is another one's elements or not, as the network's data decide",
+                              COPIES)  # fmt: skip
         if self.steps:
             before = _along(self.steps, self.store.value, convert)
             for step, whole in zip(reversed(self.steps), reversed(before[:-1]), strict=True):
