@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compiler.compare import compare
+    from compiler.comparison import compare
     from compiler.driver import calibrate, compile_model, prepare
     from compiler.errors import CompilerError, Diagnostic
     from compiler.export.onnx import to_onnx
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "CompilerError": "compiler.errors", "Diagnostic": "compiler.errors", "Module": "compiler.ir.core",
     "Pass": "compiler.pass_manager", "PassContext": "compiler.pass_manager", "calibrate": "compiler.driver",
-    "compare": "compiler.compare", "compile_model": "compiler.driver", "load": "compiler.frontend.load",
+    "compare": "compiler.comparison", "compile_model": "compiler.driver", "load": "compiler.frontend.load",
     "parse": "compiler.ir.parser:parse_module", "prepare": "compiler.driver", "run_pipeline": "compiler.pass_manager",
     "to_onnx": "compiler.export.onnx",
 }  # fmt: skip

@@ -7,14 +7,14 @@ or a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compiler.errors import CompilerError, Diagnostic, InternalError
+from compiler.errors import CompilerError, Diagnostic, InternalError, did_you_mean, error
 from compiler.instruments import Instrument, VerifyEach
 from compiler.ir.core import Module, Op
 from compiler.pass_manager import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from targets.mlu220.container import OfflineModel
 
 TARGET = "mlu220"
+INPUT_TYPES = ("float", "uint8")
 SCHEME = "scheme.toml"
 """The constant of a module that holds the text of the scheme it was quantised with."""
 
@@ -42,6 +43,7 @@ SCHEME = "scheme.toml"
 def prepare(module: Module, extra: str = "", **options: Any) -> Module:
     """The module calibration runs on: pipeline `prepare`, then `extra` passes (pruning, passes of one's own), which are
     noted on it."""
+    _check_module(module)
     module = run_pipeline(module, ",".join(filter(None, ("prepare", extra))), **options)
     if extra:
         module.attributes["passes"] = extra
@@ -52,6 +54,10 @@ def calibrate(module: Module, batches: Iterable[Any], method: str = "auto", **op
     """The quantisation scheme of a prepared module on calibration data; see `passes.quantization.calibrate`."""
     from passes.quantization.calibrate import calibrate as run
 
+    _check_module(module)
+    if isinstance(batches, Mapping | str | Path):
+        help = "compiler.calibrate(module, [batch]); a batch is an array, or a dictionary of arrays by input name"
+        raise error("E526", f"calibration takes batches one after the other, not a {type(batches).__name__}", help=help)
     return run(module, batches, method, **options)
 
 
@@ -93,6 +99,8 @@ def compile_model(
     noted on it part of the network. Warnings go to `diagnostics`, counts to `statistics`, where given.
     Raises CompilerError.
     """
+    _check_module(module)
+    _check_choices(float_type, input_type, pipeline)
     target = load_target(TARGET, board=board, cores=cores)
     options = {}
     if scheme is not None:  # as text: options are plain data, so that a reproducer can hold them
@@ -111,6 +119,21 @@ def compile_model(
     model = emit(module, ctx, crash_directory)
     model.metadata |= {**_scheme_of(module), **_host_reasons(module)}
     return model
+
+
+def _check_module(module: Any) -> None:
+    if not isinstance(module, Module):
+        help = "give what compiler.load gave: module = compiler.prepare(compiler.load('model.onnx'))"
+        raise error("E102", f"a {type(module).__name__} is no module", help=help)
+
+
+def _check_choices(float_type: str, input_type: str, pipeline: str | None) -> None:
+    for name, value, known in (("float_type", float_type, ("f16", "f32")), ("input_type", input_type, INPUT_TYPES)):
+        if value not in known:
+            raise error("E102", f"{name} cannot be {value!r}", help=did_you_mean(str(value), known))
+    if pipeline is not None and (float_type, input_type) != ("f16", "float"):
+        help = "write into it: legalize{float=f32}, take-pixels"
+        raise error("E102", "the pipeline says all the passes, and float_type and input_type nothing", help=help)
 
 
 def _note_origin(module: Module, pipeline: str, scheme: str | None) -> None:

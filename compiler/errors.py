@@ -66,8 +66,8 @@ class CompilerError(Exception):
 
 
 IN_PYTHON = {
-    "--shape": "compiler.load(path, shapes={'NAME': (1, 3, 224, 224)})",
-    "--bind": "compiler.load(path, bindings={'NAME': VALUE})",
+    "--shape": "compiler.load(model, shapes={'NAME': (1, 3, 224, 224)})",
+    "--bind": "compiler.load(model, bindings={'NAME': VALUE})",
     "--calibrate": "compiler.compile_model(module, scheme=compiler.calibrate(module, batches))",
     "--scheme": "compiler.compile_model(module, scheme='q.toml')",
     "--board": "compiler.compile_model(module, board='m2', cores=4), or target=compiler.target.load_target('mlu220')",

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from compiler.cli.run import network_shapes, pixels_of
-    from compiler.compare import compare
+    from compiler.comparison import compare
 
     arguments.writable(args.html, ".html", args.model, args.file)
     _check(args)

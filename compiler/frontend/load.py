@@ -6,6 +6,7 @@ Frontends are imported when they are needed; nothing here knows what is inside a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def load(
     are inputs no more. A network in memory is traced with `example`, its inputs as tensors. Raises CompilerError when
     the file cannot be read or converted; every unsupported node is listed.
     """
+    _check_shapes(shapes or {})
     if not isinstance(path, str | Path):
         return _load_live(path, shapes or {}, bindings or {}, example)
     path = Path(path)
@@ -33,12 +35,22 @@ def load(
     return READERS[path.suffix.lower()](path, shapes or {}, bindings or {})
 
 
+def _check_shapes(shapes: Any) -> None:
+    """Raise CompilerError E204 for what is no mapping of names to sizes."""
+    if not isinstance(shapes, Mapping) or not all(_is_shape(sizes) for sizes in shapes.values()):
+        raise error("E204", f"shapes cannot be {shapes!r}", help="give sizes by input: {'image': (1, 3, 224, 224)}")
+
+
+def _is_shape(sizes: Any) -> bool:
+    return isinstance(sizes, Sequence) and all(isinstance(d, Integral) for d in sizes)
+
+
 def _load_live(source: Any, shapes: Shapes, bindings: Bindings, example: Any) -> Module:
     from compiler.frontend.torchscript.live import import_live, is_live
 
     if not is_live(source):
-        kind = type(source).__name__
-        raise error("E220", f"a {kind} is no model", help="give the path of a model file, or a torch.nn.Module")
+        message = f"{type(source).__name__} is no model"
+        raise error("E220", message, help="give the path of a model file, or a torch.nn.Module")
     return import_live(source, shapes, bindings, example)
 
 

@@ -42,7 +42,7 @@ def sweep_page(rows: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def comparison_page(found: Any, title: str, after: str, named: Mapping[str, Any], below: float) -> str:
-    """The page of a `compiler.compare.Comparison`; `named`: the values to be told first, by what they are."""
+    """The page of a `compiler.comparison.Comparison`; `named`: the values to be told first, by what they are."""
     series = {
         "accumulated": [(k, d.accumulated.sqnr) for k, d in enumerate(found.values) if finite(d.accumulated.sqnr)],
         "op alone": [(k, d.alone.sqnr) for k, d in enumerate(found.values) if finite(d.alone.sqnr)],

@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic
-from compiler.files import OFFLINE, unreadable
+from compiler.files import OFFLINE, check_file
 from targets.mlu220 import container_json as js
 from targets.mlu220.container_records import (
     DTYPES,
@@ -135,12 +135,9 @@ class OfflineModel:
     @staticmethod
     def load(path: str | Path) -> OfflineModel:
         """Read and verify a file; its constants stay mapped. CompilerError E70x, naming the section, for a bad one."""
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        except (OSError, ValueError) as fault:
-            raise CompilerError([unreadable(path, OFFLINE, fault)]) from None
+        check_file(path, OFFLINE)
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return OfflineModel.from_bytes(data, str(path))
 
 

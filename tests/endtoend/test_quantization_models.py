@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.compare import compare
+from compiler.comparison import compare
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from compiler.ir.core import Module

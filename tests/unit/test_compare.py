@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compiler import driver
-from compiler.compare import Comparison, Errors, compare, real_of
+from compiler.comparison import Comparison, Errors, compare, real_of
 from compiler.ir.core import Constant, Module
 from compiler.ir.parser import parse_module
 from compiler.ir.types import DType, QuantType

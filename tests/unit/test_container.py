@@ -246,7 +246,7 @@ def test_a_vendor_file_is_told_apart():
 
 def test_a_missing_or_empty_file_is_a_user_error(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    for name, code in (("absent", "E700"), ("empty", "E702"), (".", "E700")):
+    for name, code in (("absent", "E700"), ("empty", "E700"), (".", "E700")):
         with pytest.raises(CompilerError, match=code):
             OfflineModel.load(tmp_path / name)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import compiler
 from compiler import driver
 from compiler.errors import CompilerError, Diagnostic
 from compiler.instruments import TimePasses
 from compiler.ir.core import Module
 from compiler.pass_manager import Statistics, parse_pipeline
 from targets.mlu220.container import OfflineModel
+from tests.command import convolution
 from tests.journeys import random_inputs, run_simulator
 from tests.networks import Network
 
@@ -126,3 +130,81 @@ def test_lint_says_what_becomes_of_every_node_without_data(tmp_path: Path) -> No
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
     text = str(driver.lint_model(path))
     assert "the_tangent" in text and "no instruction for math.atan" in text
+
+
+def test_no_public_name_is_also_a_module_which_would_take_its_place_once_imported() -> None:
+    import pkgutil
+
+    assert not set(compiler.__all__) & {m.name for m in pkgutil.iter_modules(compiler.__path__)}
+
+
+# -- what scripts get wrong ------------------------------------------------------------------------------------------
+def test_what_options_are_called_in_python_is_said_to_scripts_only(tmp_path: Path) -> None:
+    path = convolution(tmp_path / "open.onnx", (1, 3, "h", "w"))
+    with pytest.raises(CompilerError) as raised:
+        compiler.load(path)
+    assert "--shape image=1x3x224x224" in str(raised.value)
+    assert "in Python: compiler.load(model, shapes={'NAME': (1, 3, 224, 224)})" in str(raised.value)
+    assert "in Python" not in raised.value.render()
+    with pytest.raises(CompilerError, match=r"in Python: compiler\.compile_model\(module, scheme=compiler\.calibrate"):
+        compiler.compile_model(compiler.prepare(compiler.load(path, {"image": (1, 3, 8, 8)})))
+
+
+def test_every_option_with_a_name_in_python_is_one_of_the_command_line() -> None:
+    import argparse
+    import importlib
+
+    from compiler.cli.main import VERBS
+    from compiler.errors import IN_PYTHON
+
+    options: set[str] = set()
+    for verb in ("compile", "opt"):
+        parser = argparse.ArgumentParser()
+        importlib.import_module(VERBS[verb][0]).add_arguments(parser)
+        options |= set(parser._option_string_actions)
+    assert set(IN_PYTHON) <= options
+
+
+@pytest.mark.parametrize("shapes", [{"image": "1x3x8x8"}, (1, 3, 8, 8), [("image", (1, 3, 8, 8))], {"image": 8}])
+def test_shapes_that_are_no_sizes_by_name_are_told(tmp_path: Path, shapes: Any) -> None:
+    with pytest.raises(CompilerError, match=r"E204[\s\S]*give sizes by input"):
+        compiler.load(convolution(tmp_path / "small.onnx"), shapes=shapes)
+
+
+def test_shapes_may_be_of_numpy(tmp_path: Path) -> None:
+    array = np.zeros((2, 3, 8, 8))
+    path = convolution(tmp_path / "small.onnx", ("n", 3, 8, 8))
+    for shape in (list(array.shape), tuple(np.int64(d) for d in array.shape)):
+        assert compiler.load(path, shapes={"image": shape}).main.arguments[0].type.shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("step", [compiler.prepare, compiler.compile_model, lambda m: compiler.calibrate(m, [])])
+def test_a_path_in_place_of_a_module_is_told(step: Any) -> None:
+    with pytest.raises(CompilerError, match=r"E102[\s\S]*compiler\.load"):
+        step("model.onnx")
+
+
+def test_a_single_batch_in_place_of_batches_is_told(tmp_path: Path) -> None:
+    module = compiler.prepare(compiler.load(convolution(tmp_path / "small.onnx")))
+    for batches in ({"image": np.zeros((1, 3, 8, 8), np.float32)}, "images.npz"):
+        with pytest.raises(CompilerError, match=r"E526[\s\S]*\[batch\]"):
+            compiler.calibrate(module, batches)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_type": "int8"}, "input_type cannot be 'int8'"), ({"float_type": "bf16"}, "float_type cannot be"),
+        ({"pipeline": "quantize,mlu220", "float_type": "f32"}, "the pipeline says all the passes"),
+    ],
+)  # fmt: skip
+def test_a_choice_there_is_not_or_that_does_nothing_is_told(tmp_path: Path, options: Any, message: str) -> None:
+    module = compiler.prepare(compiler.load(convolution(tmp_path / "small.onnx")))
+    with pytest.raises(CompilerError, match=message):
+        compiler.compile_model(module, scheme="q.toml", **options)
+
+
+def test_compare_takes_the_array_of_the_only_input(tmp_path: Path) -> None:
+    module = compiler.prepare(compiler.load(convolution(tmp_path / "small.onnx")))
+    found = compiler.compare(module, module, [np.ones((1, 3, 8, 8), np.float32)])
+    assert found.samples == 1 and all(d.accumulated.noise == 0.0 for d in found)

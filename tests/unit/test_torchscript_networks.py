@@ -116,7 +116,7 @@ def test_a_network_that_torch_cannot_save_is_refused_with_torchs_words() -> None
 
     with pytest.raises(CompilerError, match=r"E221.*no_such_method[\s\S]*example="):
         load(Odd(), example=torch.zeros(1))
-    with pytest.raises(CompilerError, match="a int is no model"):
+    with pytest.raises(CompilerError, match="int is no model"):
         load(3)
 
 

@@ -134,15 +134,15 @@ class Comparison:
 def compare(
     reference: Module,
     twin: Module,
-    batches: Iterable[Inputs],
+    batches: Iterable[Inputs | np.ndarray],
     progress: Callable[[int], None] | None = None,
     session: Any = None,
 ) -> Comparison:
     """The errors of every float value of `reference` that `twin` has under the same name.
 
-    Each batch is one run: arrays in order of the inputs, or a dict by name. `twin` may be the module after any pass up
-    to the end; values in the chip's layout are turned back. `session`: a `runtime.Session` of the offline model, whose
-    outputs are compared too.
+    Each batch is one run: an array, arrays in order of the inputs, or a dict by name. `twin` may be the module after
+    any pass up to the end; values in the chip's layout are turned back. `session`: a `runtime.Session` of the offline
+    model, whose outputs are compared too.
     """
     comparing = _Comparing(reference, twin, session)
     for batch in batches:
@@ -171,7 +171,8 @@ class _Comparing:
         self.layouts: dict[str, int] = {}
         self.samples = 0
 
-    def take(self, batch: Inputs) -> None:
+    def take(self, batch: Inputs | np.ndarray) -> None:
+        batch = [batch] if isinstance(batch, np.ndarray) else batch
         wanted, results = self._float_values(batch)
         batch = _as_taken(self.reference.function, self.twin.function, batch)
         own = self._accumulated(batch, wanted)
