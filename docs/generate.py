@@ -290,8 +290,8 @@ def ops_made_by(converter: Callable[..., Any], operator: str) -> set[str]:
             thing = thing.get(operator)
         if isinstance(thing, tuple | list):
             waiting += thing
-        elif isinstance(thing, type) and issubclass(thing, Op) and thing is not Op:
-            found.add(thing.signature.name)
+        elif isinstance(thing, type) and issubclass(thing, Op):
+            found |= {thing.signature.name} if hasattr(thing, "signature") else set()
         elif isinstance(thing, types.FunctionType) and thing not in seen and _is_ours(thing):
             seen.add(thing)
             waiting += mentioned(thing.__code__, thing.__globals__)
