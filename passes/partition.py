@@ -41,14 +41,15 @@ class Partition(Pass):
             raise CompilerError([_fault(op, reason) for op, reason in rejected.items()])
         self._report(rejected, ctx)
         segments = _segments(main, rejected, border)
-        _outline(module, segments, border, rejected, ctx.target.name)
+        _outline(module, segments, border, rejected, ctx)
         ctx.statistics.count("segments on the chip", sum(s.device == MLU for s in segments))
         ctx.statistics.count("segments on the host", sum(s.device == HOST for s in segments))
 
     def _report(self, rejected: dict[Op, str], ctx: PassContext) -> None:
         counts = Counter((op.op_name, reason) for op, reason in rejected.items())
         for (name, reason), count in sorted(counts.items()):
-            nodes = [str(op.location) or repr(op.name) for op in rejected if op.op_name == name]
+            meant = [op for op, why in rejected.items() if (op.op_name, why) == (name, reason)]
+            nodes = [str(op.location) or repr(op.name) for op in meant]
             ctx.diagnose(
                 "E603",
                 f"{count} run on the host: {reason}",
@@ -135,21 +136,25 @@ def _reasons(segment: Segment, rejected: dict[Op, str]) -> list[str]:
 
 
 def _outline(
-    module: Module, segments: list[Segment], border: set[Op], rejected: dict[Op, str], target_name: str
+    module: Module, segments: list[Segment], border: set[Op], rejected: dict[Op, str], ctx: PassContext
 ) -> None:
+    """Make functions of the segments; what bisection forbids to outline stays in `@main`."""
     main = module.main
     counts: Counter[str] = Counter()
     final = main.body.terminator
     for segment in segments:
         prefix = "subnet" if segment.device == MLU else "host"
         name = f"{prefix}{counts[prefix]}"
+        if not ctx.may_rewrite(f"outline {segment.ops[0].name} and what runs with it as @{name}"):
+            break
         counts[prefix] += 1
-        function = Function(name, {"target": target_name if segment.device == MLU else HOST})
+        function = Function(name, {"target": ctx.target.name if segment.device == MLU else HOST})
         if segment.device == HOST:
             function.attributes["reasons"] = _reasons(segment, rejected)
         module.add_function(function)
         _move(main, segment, function)
-    _settle(main, border, final)
+    if counts:
+        _settle(main, final)
 
 
 def _move(main: Function, segment: Segment, function: Function) -> None:
@@ -177,7 +182,7 @@ def _move(main: Function, segment: Segment, function: Function) -> None:
     function.body.append(Return(*outputs))
 
 
-def _settle(main: Function, border: set[Op], final: Op) -> None:
+def _settle(main: Function, final: Op) -> None:
     """Put the ops of `@main` (calls and border transposes) in an order in which every value is defined before its
     use."""
     waiting = [op for op in main.body if op is not final]

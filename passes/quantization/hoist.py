@@ -13,6 +13,7 @@ from collections.abc import Callable
 from compiler.ir.core import Block, Constant, Op, Value
 from compiler.ir.types import QuantType
 from compiler.ops.quant import Quantize
+from compiler.pass_context import PassContext
 
 Namer = Callable[[str], str]
 
@@ -62,13 +63,18 @@ class Conversions:
         return self._made[value, quant]
 
 
-def hoist(block: Block, conversions: Conversions) -> int:
-    """Move conversions up as far as it saves bytes; returns the number of ops they moved above."""
+def hoist(block: Block, conversions: Conversions, ctx: PassContext) -> int:
+    """Move conversions up as far as it saves bytes; returns the number of ops they moved above.
+
+    One rewrite for bisection: an op moved above leaves integers to those behind it, so all of a chain move or none.
+    """
     wanted = _wanted(block)
     moved: set[Op] = set()
     for op in list(block):
         quant = wanted.get(op.results[0]) if len(op.results) == 1 else None
         if quant is not None and _pays(op, quant, wanted, moved):
+            if not moved and not ctx.may_rewrite("move conversions to where their operands are made"):
+                break
             moved.add(op)
             for index, value in enumerate(op.operands):
                 if value is not None:
@@ -80,7 +86,7 @@ def hoist(block: Block, conversions: Conversions) -> int:
     return len(moved)
 
 
-def join_pairs(block: Block) -> int:
+def join_pairs(block: Block, ctx: PassContext) -> int:
     """Drop conversions to integers and back that another to the same type follows, across ops they commute with: those
     that other tools leave behind every op. The integers stay as they are; returns how many were dropped."""
     count = 0
@@ -88,7 +94,9 @@ def join_pairs(block: Block) -> int:
         if op.op_name == "quant.dequantize" and isinstance(op.inputs[0].producer, Quantize):
             first = op.inputs[0].producer
             quant = op.inputs[0].type.quant
-            if quant is not None and not quant.zero_point and op.result.users and _all_reach(op.result, quant):
+            if quant is None or quant.zero_point or not op.result.users or not _all_reach(op.result, quant):
+                continue
+            if ctx.may_rewrite(f"join the conversions around {op.name}"):
                 op.replace_with(first.inputs[0])
                 count += 1
                 if not first.result.users:

@@ -82,14 +82,14 @@ class Quantize(Pass):
         self._check_ranges(layers, residuals, scheme)
         conversions = Conversions(main.body, _Namer(main))
         done: dict[tuple[Constant, WeightType], Constant] = {}
-        ctx.statistics.count("pairs of conversions that change nothing", join_pairs(main.body))
+        ctx.statistics.count("pairs of conversions that change nothing", join_pairs(main.body, ctx))
         layers = [layer for layer in layers if ctx.may_rewrite(f"quantize at {layer.op.name}")]
         taken = {layer.op for layer in layers}
         for layer in layers:
             self._quantize(module, layer, scheme, conversions, done, taken)
             ctx.statistics.count(f"layers {layer.kind}")
         self._quantize_residuals(residuals, scheme, conversions, ctx)
-        ctx.statistics.count("conversions moved above an op", hoist(main.body, conversions))
+        ctx.statistics.count("conversions moved above an op", hoist(main.body, conversions, ctx))
         _name_float_types(main, scheme)
         module.drop_unused_constants()
 

@@ -22,17 +22,17 @@ def merge_equal_constants(module: Module, ctx: PassContext) -> int:
     merged = 0
     for group in alike.values():
         if len(group) > 1:  # only then are contents worth hashing
-            merged += _merge_group(group)
+            merged += _merge_group(group, ctx)
     ctx.statistics.count("equal constants merged", merged)
     return merged
 
 
-def _merge_group(group: list[Constant]) -> int:
+def _merge_group(group: list[Constant], ctx: PassContext) -> int:
     first_of: dict[str, Constant] = {}
     merged = 0
     for constant in group:
         first = first_of.setdefault(constant.hash, constant)
-        if first is not constant:
+        if first is not constant and ctx.may_rewrite(f"merge_equal_constants at @{constant.name}"):
             constant.replace_all_uses_with(first)
             merged += 1
     return merged

@@ -67,7 +67,7 @@ def test_pairs_in_front_of_a_pair_of_the_same_type_go_and_no_bit_changes() -> No
     image = net.image()
     wanted = Interpreter(net.module).run([image])[0]
     before = sum(op.op_name == "quant.quantize" for op in net.module.ops())
-    assert join_pairs(net.main.body) == 2  # those of c1 and r1, for the one after the max-pool
+    assert join_pairs(net.main.body, PassContext()) == 2  # those of c1 and r1, for the one after the max-pool
     assert sum(op.op_name == "quant.quantize" for op in net.module.ops()) == before - 2
     assert np.array_equal(Interpreter(net.module).run([image])[0], wanted)
 
@@ -75,14 +75,14 @@ def test_pairs_in_front_of_a_pair_of_the_same_type_go_and_no_bit_changes() -> No
 def test_a_pair_that_the_output_takes_stays() -> None:
     net = Network((1, 4))
     net.done(pair(net, net.relu(pair(net, net.x, "a"), "r"), "b"), pair(net, net.x, "c"))
-    assert join_pairs(net.main.body) == 1
+    assert join_pairs(net.main.body, PassContext()) == 1
     assert op_named(net.module, "c").op_name == "quant.dequantize"
 
 
 def test_a_pair_of_another_step_stays() -> None:
     net = Network((1, 4))
     net.done(pair(net, net.relu(pair(net, net.x, "a"), "r"), "b", FINE))
-    assert join_pairs(net.main.body) == 0
+    assert join_pairs(net.main.body, PassContext()) == 0
 
 
 def test_values_with_a_zero_point_are_not_the_chips() -> None:

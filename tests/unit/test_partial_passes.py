@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compiler import driver
 from compiler.bisect import bisect
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.constants import read_module
@@ -41,8 +42,6 @@ def network() -> Module:
 @pytest.fixture(scope="module")
 def stages() -> dict[str, Module]:
     """The network before each pass of the target's pipeline."""
-    from compiler import driver
-
     prepared = driver.prepare(network(), crash_directory=None)
     scheme = driver.calibrate(prepared, [random_inputs(prepared, 3)], "minmax")
     module = run_pipeline(prepared, "quantize", target=TARGET, options={"scheme": scheme}, crash_directory=None)
@@ -69,6 +68,19 @@ def rest_after(name: str) -> str:
 def every(count: int, most: int = 12) -> list[int]:
     """All numbers up to `count`, or `most` of them spread over the range."""
     return sorted({round(k * count / most) for k in range(most + 1)} if count > most else range(count + 1))
+
+
+@pytest.mark.parametrize("pipeline", ["simplify", "replicate{batch=3}", "partition", "quantize"])
+def test_a_pass_that_may_rewrite_nothing_changes_nothing(pipeline: str) -> None:
+    """But for what nothing needs: simplify removes that all the same."""
+    net = Network((1, 4, 8, 8))
+    twins = [net.module.add_constant(name, np.ones((4, 4, 1, 1), np.float32)) for name in ("one", "two")]
+    branches = [net.op("nn.conv2d", net.x, w, name=f"c.{w.name}") for w in twins]
+    module = net.done(net.op("nn.max_pool2d", net.add(*branches, "sum"), name="pooled", kernel=(2, 2)))
+    scheme = driver.calibrate(module, [random_inputs(module, 3)], "minmax")
+    ctx = PassContext(target=TARGET, options={"scheme": scheme}, counter=RewriteCounter(limit=0))
+    result = run_pipeline(module, pipeline, ctx=ctx, verify_each=False, crash_directory=None)
+    assert print_module(result) == print_module(module)
 
 
 @pytest.mark.parametrize("name", ["convert-layout", "legalize"])

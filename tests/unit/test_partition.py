@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from compiler.errors import CompilerError
 from compiler.evaluate.interpreter import Interpreter
 from compiler.ir.core import Module, Value
+from compiler.ir.types import DType
+from compiler.ir.verifier import verify
 from compiler.pass_manager import PassContext, run_pipeline
+from compiler.rewrite import RewriteCounter
 from compiler.target import load_target
 from passes.quantization.scheme import Scheme
 from tests.journeys import assert_one_meaning, assert_same_bytes, journey, legalised, random_inputs
@@ -70,6 +73,30 @@ def test_the_reasons_are_told_once_per_kind_with_their_nodes() -> None:
     (told,) = ctx.diagnostics
     assert told.code == "E603" and told.severity == "warning" and "2 run on the host" in told.message
     assert "h1" in told.where and "h2" in told.where
+
+
+def test_each_reason_is_told_with_its_own_nodes() -> None:
+    net = Network((1, 4, 4, 4))
+    doubles = [net.op("math.cast", net.x, name=name, to=DType.F64) for name in ("c", "d")]
+    ctx = PassContext(target=load_target("mlu220"))
+    partitioned(net.done(*[net.relu(double, f"relu of {double.name}") for double in doubles]), ctx=ctx)
+    told = [(d.message.split()[5], d.where) for d in ctx.diagnostics if d.op == "nn.relu"]
+    assert sorted(told) == [("'c'", "'relu of c'"), ("'d'", "'relu of d'")]
+
+
+def test_a_partition_stopped_after_any_segment_computes_the_same() -> None:
+    net = Network((1, 4, 4, 4))
+    a = net.relu(net.x, "a")
+    beside = net.relu(net.op("nn.sigmoid", a, name="s"), "b")
+    module = net.done(net.add(net.relu(on_host(net, a, "h"), "c"), beside, "y"))
+    inputs = random_inputs(module, 1)
+    wanted = Interpreter(module).run(inputs)[0]
+    for limit in range(4):
+        ctx = PassContext(target=load_target("mlu220"), counter=RewriteCounter(limit=limit))
+        part = run_pipeline(module, "partition", ctx=ctx, verify_each=False, crash_directory=None)
+        verify(part)
+        assert calls(part) == ["subnet0", "host0", "subnet1"][:limit] and ctx.counter.count == limit
+        assert np.array_equal(Interpreter(part).run(inputs)[0], wanted)
 
 
 def test_host_segments_can_be_forbidden() -> None:

@@ -309,7 +309,7 @@ def hoisted(net: Network, *outputs) -> tuple[Module, Module]:
     """The network with conversions at its ends, and the same with them hoisted."""
     before = net.done(*outputs)
     after = before.clone()
-    hoist(after.main.body, Conversions(after.main.body, lambda name: name))
+    hoist(after.main.body, Conversions(after.main.body, lambda name: name), PassContext())
     verify(after)
     return before, after
 
