@@ -86,9 +86,8 @@ def slice_as(op: ops.SliceAs, x: Array, starts: Array, ends: Array, steps: Array
     for axis, start, end, step in zip(op.axes, starts, ends, steps, strict=True):
         if step == 0:
             raise refused(op, "a step is 0")
-        size = x.shape[axis]
-        first, last, _ = slice(int(start), int(end), int(step)).indices(size)
-        index[axis] = slice(first, last if last >= 0 else None, int(step)) if (last - first) * step > 0 else slice(0, 0)
+        found = ops.sliced_places(int(start), int(end), int(step), x.shape[axis])
+        index[axis] = slice(found.start, found.stop if found.stop >= 0 else None, found.step) if found else slice(0, 0)
     return x[tuple(index)]
 
 

@@ -135,6 +135,13 @@ class ExpandAs(Op):
         return self.x.type.with_shape(unknown(self.known))
 
 
+def sliced_places(start: int, end: int, step: int, size: int) -> range:
+    """The places a slice takes of an axis. ONNX differs from Python in one thing: backwards, a start before the first
+    element is the first one.
+    """
+    return range(*slice(max(start, -size) if step < 0 else start, end, step).indices(size))
+
+
 @op("tensor.slice_as")
 class SliceAs(Op):
     """x cut along `axes` from computed starts to computed ends by computed steps, with ONNX's clamping.

@@ -16,7 +16,7 @@ from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Result, Value
 from compiler.ir.types import Dimension, DType
-from compiler.ops import selection, tensor
+from compiler.ops import math, selection, tensor
 
 DEEPEST_LOOK = 32
 MOST_ENTRIES = 64
@@ -26,8 +26,6 @@ MOST_ENTRIES = 64
 # -- vectors of dimensions ---------------------------------------------------------------------------------------------
 def vector(n: Node, index: int) -> Value:
     """An input that holds dimensions or places, as an i64 vector."""
-    from compiler.ops import math
-
     value = n.input(index)
     if value.type.dtype is not DType.I64:
         value = n.emit(math.Cast, value, to=DType.I64)
@@ -132,7 +130,7 @@ def sliced(n: Node, x: Value, starts: Value, ends: Value, steps: Value, axes: Se
         if step == 0:
             raise Malformed("a step is 0")
         settled_all = None not in (size, start, end, step)
-        known[axis] = len(range(size)[start:end:step]) if settled_all else None  # type: ignore[arg-type]
+        known[axis] = len(selection.sliced_places(start, end, step, size)) if settled_all else None  # type: ignore[arg-type]
     return n.emit(selection.SliceAs, x, starts, ends, steps, axes=tuple(axes), known=marked(known))
 
 

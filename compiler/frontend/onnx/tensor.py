@@ -124,9 +124,7 @@ def slice_axes(
         if step == 0:
             raise Malformed("a step is 0")
         axis = normal_axis(axis, len(shape))
-        if step < 0:  # a start before the first element is the first one, where Python's slices have none
-            start = max(start, -shape[axis])
-        found = range(*slice(start, end, step).indices(shape[axis]))
+        found = selection.sliced_places(start, end, step, shape[axis])
         firsts[axis], sizes[axis], strides[axis] = (found.start if found else 0), len(found), step if found else 1
     if sizes == list(shape) and all(s == 1 for s in strides):
         return n.input(0)

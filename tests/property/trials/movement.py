@@ -84,6 +84,13 @@ def slices(d: Dice) -> Trial:
     return Trial([x, *parts] if d.flip(0.8) else [x, *parts[:3]])
 
 
+@trial("Slice by data", opsets=(10, 11, 13))
+def slices_by_data(d: Dice) -> Trial:
+    found = slices(d)
+    found.free = (0, 1, 2)
+    return found
+
+
 @trial("Split", opsets=(7, 11, 13, 18))
 def split(d: Dice) -> Trial:
     x, count = d.floats(*d.shape(1, most=9)), d.randint(1, 4)
