@@ -20,7 +20,7 @@ from targets.mlu220.rule_table import CONDITIONS, INDEX_OPERANDS, LEGALIZERS, OT
 from targets.mlu220.rules_elementwise import through_float
 from targets.mlu220.rules_matrix import scale_vector as scale_vector
 from targets.mlu220.rules_reduce import mean, narrowed, reduced, reduction_steps
-from targets.mlu220.rules_spatial import nhwc
+from targets.mlu220.rules_spatial import nhwc, pool_condition, pooled
 
 
 def reason_against(op: Op) -> str | None:
@@ -64,19 +64,14 @@ def dequantize(lowering: Lowering, op: Any) -> Value:
 
 
 # -- pooling ---------------------------------------------------------------------------------------
-def _avg_pool_condition(op: Any) -> str | None:
-    return "dilated average-pool has no instruction" if tuple(op.dilations) != (1, 1) else nhwc(op)
-
-
-@rule("nn.avg_pool2d", condition=_avg_pool_condition)
+@rule("nn.avg_pool2d", condition=pool_condition)
 def avg_pool(lowering: Lowering, op: Any) -> Value:
     top, left, bottom, right = op.pads
     pads = (top, left, bottom + op.extra_pads[0], right + op.extra_pads[1])
-    window = {"kernel": op.kernel, "strides": op.strides, "pads": pads}
     x = lowering.floating(op.x, lowering.working(op.x))
     if not any(pads) or (op.count_include_pad and not any(op.extra_pads)):
-        return lowering.make("mlu.pool", x, function="mean", **window)
-    total = lowering.make("mlu.pool", x, function="sum", **window)
+        return pooled(lowering, op, x, "mean", pads)
+    total = pooled(lowering, op, x, "sum", pads)
     factor = np.float32(1.0) / _window_counts(op, pads)
     full = np.ascontiguousarray(np.broadcast_to(factor[None, :, :, None], op.result.type.static_shape))
     return lowering.make("mlu.mul", total, lowering.constant(f"{op.name}.count", full, total.type.dtype))
@@ -87,13 +82,11 @@ def _window_counts(op: Any, pads: Sequence[int]) -> np.ndarray:
     _, h, w, _ = op.x.type.static_shape
     _, oh, ow, _ = op.result.type.static_shape
     axes = []
-    for size, out, kernel, stride, before, after in (
-        (h, oh, op.kernel[0], op.strides[0], pads[0], op.pads[2]),
-        (w, ow, op.kernel[1], op.strides[1], pads[1], op.pads[3]),
-    ):
-        low = np.arange(out) * stride - before
+    for axis, (size, out, before, after) in enumerate(((h, oh, pads[0], op.pads[2]), (w, ow, pads[1], op.pads[3]))):
+        low = np.arange(out) * op.strides[axis] - before
+        taps = low[:, None] + np.arange(op.kernel[axis]) * op.dilations[axis]
         first, last = (-before, size + after) if op.count_include_pad else (0, size)
-        axes.append(np.minimum(low + kernel, last) - np.maximum(low, first))
+        axes.append(((taps >= first) & (taps < last)).sum(axis=1))
     return np.outer(axes[0], axes[1]).astype(np.float32)
 
 

@@ -5,7 +5,6 @@ Each becomes the raw integer sum, a multiplication with the scale and an additio
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +14,11 @@ import numpy as np
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType, QuantType
 from targets.mlu220 import isa
-from targets.mlu220.hardware import Board, load_board
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.op_matrix import SPLIT_UNIT
 from targets.mlu220.rule_table import rule
 from targets.mlu220.rules_focus import unfolded
-
-DEFAULT_BOARD = "m2"
-"""Every board has the same chip: its memories are those of any of them."""
+from targets.mlu220.rules_windows import chip, undilated, window_fits, window_reason
 
 MAX_SUM = 1 << 17
 """Products of i8 that an int32 sum holds whatever they are."""
@@ -33,12 +29,6 @@ TILE_BYTES_PER_COLUMN = 16
 
 def _is_depthwise(op: Any) -> bool:
     return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
-
-
-@functools.cache
-def chip() -> Board:
-    """A board, for what all of them share: the memories of the chip."""
-    return load_board(DEFAULT_BOARD)
 
 
 def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -> int:
@@ -71,11 +61,16 @@ def _conv_condition(op: Any) -> str | None:
         return "convolution is not in NHWC layout: run convert-layout first"
     if not isinstance(op.w, Constant):
         return "filters are not constant"
+    reason = window_reason(op.w.type.static_shape[1:3], op.strides, op.dilations)
+    if reason is not None:
+        return reason
     if _is_depthwise(op):
         return None if op.x.type.quant is None else "depthwise convolution is not quantised on this chip"
     if op.x.type.quant is None:
         return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
     co, kh, kw, ci = op.w.type.static_shape
+    if _holes_to_close(op) is None:
+        return f"a window of {kh}x{kw} over {op.x.type.shape[3]} channels does not fit NRAM"
     if _apart(co, kh, kw, ci, op.w.type.dtype, op.groups):
         return _filters_fit(co // op.groups, kh, kw, ci, op.w.type.dtype, 1)
     return _filters_fit(co, kh, kw, ci, op.w.type.dtype, op.groups)
@@ -135,13 +130,38 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
     image = lowering.get(x)
     if kh == kw == 1 and max(window["strides"]) > 1 and not any(window["pads"]):
         image, window = _pixels_read(lowering, image, window["strides"]), {}
-    same = {**window, "fix_position": fix, "to": _sum_type(lowering, op)}
-    if _apart(co, kh, kw, ci, op.w.type.dtype, op.groups):
-        raw = _group_by_group(lowering, image, w, op.groups, same)
-    else:
-        splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
-        raw = lowering.make("mlu.conv2d", image, w, groups=op.groups, splits=splits, **same)
-    return _scaled(lowering, op, raw, op.w, op.bias)
+    same = {"fix_position": fix, "to": _sum_type(lowering, op)}
+
+    def convolved(image: Value, **window: Any) -> Value:
+        if _apart(co, kh, kw, ci, op.w.type.dtype, op.groups):
+            raw = _group_by_group(lowering, image, w, op.groups, {**window, **same})
+        else:
+            splits = _splits(co, kh, kw, ci, op.w.type.dtype, op.groups)
+            raw = lowering.make("mlu.conv2d", image, w, groups=op.groups, splits=splits, **window, **same)
+        return _scaled(lowering, op, raw, op.w, op.bias)
+
+    closed = _holes_to_close(op)
+    if closed in (None, (1, 1)):
+        return convolved(image, **window)
+    kept = tuple(1 if c > 1 else d for c, d in zip(closed, op.dilations, strict=True))
+    reach = [(k - 1) * d + 1 for k, d in zip((kh, kw), kept, strict=True)]
+    return undilated(
+        lowering, image, reach, op.pads, closed, op.strides,
+        lambda part, pads: convolved(part, pads=pads, dilations=kept),
+    )  # fmt: skip
+
+
+def _holes_to_close(op: Any) -> tuple[int, int] | None:
+    """The dilations that a convolution is taken apart by so that one window over all channels fits NRAM: none, those of
+    the rows, of the columns, or both; None where that does not suffice."""
+    _, kh, kw, _ = op.w.type.static_shape
+    dy, dx = op.dilations
+    pixel = op.x.type.static_shape[3] * op.x.type.dtype.size
+    for closed in dict.fromkeys(((1, 1), (dy, 1), (1, dx), (dy, dx))):
+        kept = [1 if c > 1 else d for c, d in zip(closed, op.dilations, strict=True)]
+        if window_fits((kh, kw), kept, pixel):
+            return closed
+    return None
 
 
 def _group_by_group(lowering: Lowering, image: Value, w: Value, groups: int, same: dict[str, Any]) -> Value:

@@ -17,15 +17,13 @@ from compiler.ir.types import DType
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.rule_table import also_takes, rule
 from targets.mlu220.rules_elementwise import STEEP, Formula, combine, in_working_type, through_float
+from targets.mlu220.rules_windows import LONGEST_WINDOW
 
 ROW = 8192
 """Most elements of a row that is reduced at once: some such rows in f32 fit NRAM."""
 
 WINDOW = 384
 """Most elements of a window over 64 or more channels that is reduced at once, likewise."""
-
-LONGEST_WINDOW = 4095
-"""What the pooling instruction takes."""
 
 LARGEST_INDEX = 1 << 15
 """Indices are converted through i16."""

@@ -1,13 +1,12 @@
 """Rules of spatial ops beyond convolution: transposed convolution, max-pool, resizing, pixel shuffles.
 
-A transposed convolution by strides (s, t) is s * t ordinary ones, one per residue of the output's row and column, whose
-results are stored in turn (`mlu.interleave`); a dilated pool likewise. The sums stay exact integers.
+Transposed convolutions and dilated pools are taken apart into windows without holes (`rules_windows`); the sums of the
+former stay exact integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,52 +18,22 @@ from targets.mlu220.rule_table import rule
 from targets.mlu220.rules_elementwise import combine, in_working_type, through_float
 from targets.mlu220.rules_matrix import _apart, _filters_fit, _scaled, _splits, _sum_type
 from targets.mlu220.rules_move import same_kind
+from targets.mlu220.rules_windows import (
+    FLOAT_WINDOW,
+    LONGEST_WINDOW,
+    Phase,
+    cropped,
+    in_turn,
+    phases,
+    undilated,
+    window_fits,
+    window_reason,
+)  # fmt: skip
 
 
 def nhwc(op: Any) -> str | None:
     """The condition of ops that the chip runs in NHWC only."""
     return None if op.layout == "NHWC" else f"{op.op_name} is not in NHWC layout: run convert-layout first"
-
-
-# -- phases ----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Phase:
-    """Every `stride`-th output along one axis: which taps of the kernel it needs (None: a zero), nearest first in the
-    input, and how much is to be padded (cropped, where negative) before and behind the input."""
-
-    taps: tuple[int | None, ...]
-    before: int
-    behind: int
-
-
-def phases(size: int, kernel: int, stride: int, pad: int, dilation: int, outputs: int) -> list[Phase]:
-    """The phases of a transposed convolution along one axis. Output o takes x[i] * w[k] where i * stride + k * dilation
-    = o + pad."""
-    found = []
-    for residue in range(min(stride, outputs)):
-        count = -(-(outputs - residue) // stride)
-        shift, rest = divmod(residue + pad, stride)
-        places = {k * dilation: k for k in range(kernel) if (k * dilation - rest) % stride == 0}
-        reach = max(((place - rest) // stride for place in places), default=0)
-        taps = tuple(places.get(rest + stride * m) for m in range(reach, -1, -1))
-        found.append(Phase(taps, reach - shift, count - 1 + shift - (size - 1)))
-    return found
-
-
-def cropped(lowering: Lowering, x: Value, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Value, list[int]]:
-    """An NHWC value without what negative pads take away, and the pads that are left: top, left, bottom, right."""
-    n, h, w, c = x.type.static_shape
-    cut = [max(-p, 0) for p in (*rows, *columns)]
-    if any(cut):
-        sizes = (n, h - cut[0] - cut[1], w - cut[2] - cut[3], c)
-        x = lowering.make("mlu.slice", x, starts=(0, cut[0], cut[2], 0), sizes=sizes, steps=(1, 1, 1, 1))
-    return x, [max(rows[0], 0), max(columns[0], 0), max(rows[1], 0), max(columns[1], 0)]
-
-
-def in_turn(lowering: Lowering, grid: Sequence[Sequence[Value]]) -> Value:
-    """The image whose pixels come from a grid of images in turn."""
-    rows = [row[0] if len(row) == 1 else lowering.make("mlu.interleave", *row, axis=2) for row in grid]
-    return rows[0] if len(rows) == 1 else lowering.make("mlu.interleave", *rows, axis=1)
 
 
 def _image_phases(op: Any) -> tuple[list[Phase], list[Phase]]:
@@ -91,6 +60,8 @@ def _transposed_condition(op: Any) -> str | None:
     for axis, (size, found) in enumerate(zip((h, w), _image_phases(op), strict=True)):
         if any(max(-p.before, 0) + max(-p.behind, 0) >= size for p in found):
             return f"its pads leave nothing of axis {axis + 1} of the input"
+        if any(len(p.taps) > LONGEST_WINDOW for p in found):
+            return f"more than {LONGEST_WINDOW} taps along axis {axis + 1}"
     ci, kh, kw, per_group = op.w.type.static_shape
     if _is_depthwise(op):
         return None if per_group == 1 else "depthwise transposed convolution with several results per channel"
@@ -151,51 +122,31 @@ def _depthwise_phase(lowering: Lowering, op: Any, name: str, w: np.ndarray, rows
     return y if op.bias is None else combine(lowering, "add", y, op.bias)
 
 
-# -- dilated max-pool ------------------------------------------------------------------------------------------------
-def max_pool_condition(op: Any) -> str | None:
+# -- pools -----------------------------------------------------------------------------------------------------------
+def pool_condition(op: Any) -> str | None:
     _, h, w, _ = op.x.type.static_shape
     if any(d > min(h, w) for d in op.dilations):
         return f"dilations {list(op.dilations)} exceed the image"
-    return nhwc(op)
+    if not window_fits(op.kernel, (1, 1), FLOAT_WINDOW):
+        return f"a window of {list(op.kernel)} does not fit NRAM"
+    return nhwc(op) or window_reason(op.kernel, op.strides)
 
 
-def _dilated_phases(size: int, kernel: int, pads: tuple[int, int], dilation: int) -> list[tuple[int, int, Phase]]:
-    """Per residue of the output at stride 1: the first input element and the number of them, and the pads."""
-    outputs = size + sum(pads) - (kernel - 1) * dilation
-    found = []
-    for residue in range(min(dilation, outputs)):
-        count = -(-(outputs - residue) // dilation)
-        base, first = divmod(residue - pads[0], dilation)
-        length = -(-(size - first) // dilation)
-        found.append((first, length, Phase((), -base, count + kernel - 2 + base - (length - 1))))
-    return found
-
-
-def dilated_max_pool(lowering: Lowering, op: Any, x: Value) -> Value:
-    """The pool at stride 1 as a grid of pools without dilation; strides pick from it."""
-    n, h, w, c = x.type.static_shape
-    (top, left, bottom, right), (dy, dx) = op.pads, op.dilations
-    grid: list[list[Value]] = []
-    for first_row, height, rows in _dilated_phases(h, op.kernel[0], (top, bottom), dy):
-        grid.append([])
-        for first_column, width, columns in _dilated_phases(w, op.kernel[1], (left, right), dx):
-            starts, sizes = (0, first_row, first_column, 0), (n, height, width, c)
-            part = lowering.make("mlu.slice", x, starts=starts, sizes=sizes, steps=(1, dy, dx, 1))
-            part, pads = cropped(lowering, part, (rows.before, rows.behind), (columns.before, columns.behind))
-            grid[-1].append(lowering.make("mlu.pool", part, function="max", kernel=op.kernel, pads=pads))
-    y = in_turn(lowering, grid)
-    if tuple(op.strides) == (1, 1):
-        return y
-    shape = op.result.type.static_shape
-    return lowering.make("mlu.slice", y, starts=(0,) * 4, sizes=shape, steps=(1, *op.strides, 1))
-
-
-@rule("nn.max_pool2d", condition=max_pool_condition)
+@rule("nn.max_pool2d", condition=pool_condition)
 def max_pool(lowering: Lowering, op: Any) -> Value:
-    if any(d > 1 and k > 1 for d, k in zip(op.dilations, op.kernel, strict=True)):
-        return through_float(lowering, op, lambda x: dilated_max_pool(lowering, op, x))
-    window = {"function": "max", "kernel": op.kernel, "strides": op.strides, "pads": op.pads}
-    return through_float(lowering, op, lambda x: lowering.make("mlu.pool", x, **window))
+    return through_float(lowering, op, lambda x: pooled(lowering, op, x, "max", op.pads))
+
+
+def pooled(lowering: Lowering, op: Any, x: Value, function: str, pads: Sequence[int]) -> Value:
+    """A pool of a lowered value, dilated or not."""
+    window = {"function": function, "kernel": op.kernel}
+    dilations = [d if k > 1 else 1 for d, k in zip(op.dilations, op.kernel, strict=True)]
+    if max(dilations) == 1:
+        return lowering.make("mlu.pool", x, strides=op.strides, pads=pads, **window)
+    return undilated(
+        lowering, x, op.kernel, pads, dilations, op.strides,
+        lambda part, around: lowering.make("mlu.pool", part, pads=around, **window),
+    )  # fmt: skip
 
 
 # -- resizing --------------------------------------------------------------------------------------------------------

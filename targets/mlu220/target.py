@@ -14,6 +14,7 @@ from compiler.errors import error
 from compiler.ir.core import Constant, Module, Op
 from compiler.ops.graph import Kernel
 from compiler.target import Role, Storage
+from targets.mlu220.boxes import volume
 from targets.mlu220.container import OfflineModel
 from targets.mlu220.emit import emit_module
 from targets.mlu220.hardware import Board, load_board
@@ -22,8 +23,9 @@ from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Movement, Reshape, Slice, StorageCast
 from targets.mlu220.op_vector import Binary, Convert, DepthwiseConv2d, Pool, Reduce, Unary
 from targets.mlu220.rules import reason_against
+from targets.mlu220.rules_windows import BESIDE_WINDOW, chip
 from targets.mlu220.scheduling import cheapest, staged_bytes, structure
-from targets.mlu220.tiling import ALIGNMENT, KernelSchedule, KernelShape
+from targets.mlu220.tiling import ALIGNMENT, CHANNEL_GROUP, KernelSchedule, KernelShape
 
 PIPELINE = "mlu220"
 
@@ -147,12 +149,24 @@ def _reason_against_anchor(group: Sequence[Op], op: MluOp) -> str | None:
         return "more than one tensor enters before it"
     if isinstance(op, Conv2d) and op.w.type.static_shape[0] > 128:
         return "the input would be computed again for every channel block"
+    if _window_bytes(group, op) > chip().nram_usable_bytes - BESIDE_WINDOW:
+        return "a window of it would not fit beside what it is computed from"
     shapes = {r.type.shape for member in group for r in member.results}
     if shapes != {op.operands[0].type.shape}:  # type: ignore[union-attr]
         return "shapes before it differ"
     if op.parameter(1) is FILTERS and any(member.operands[1:] and member.parameter(1) for member in group):  # type: ignore[attr-defined]
         return "per-channel operands before a convolution"
     return None
+
+
+def _window_bytes(group: Sequence[Op], op: MluOp) -> int:
+    """NRAM bytes of the least that a window op with elementwise ops before it reads: one window over a group of
+    channels, in every element size it has on its way."""
+    *axes, channels = op.results[0].type.static_shape
+    window = op.input_boxes((*((0, 1) for _ in axes), (0, min(channels, CHANNEL_GROUP))))[0]
+    assert window is not None
+    before = {v for member in group for v in (*member.inputs, *member.results) if not isinstance(v, Constant)}
+    return volume(window) * sum({v.type.dtype.size for v in before})
 
 
 CHAINABLE = (Conv2d, DepthwiseConv2d, Pool, Binary, Unary, Convert)

@@ -233,7 +233,9 @@ REASONS: dict[str, tuple[Build, str]] = {
     "float convolution": (lambda net: net.conv(net.x, 4, "y"), "integer only"),
     "float matmul": (lambda net: net.matmul(net.flatten(net.x, "f"), 9, "y"), "integer only"),
     "filters computed at run time": (dynamic_filters, "filters are not constant"),
-    "dilated average": (unary("nn.avg_pool2d", kernel=(2, 2), dilations=(2, 2)), "dilated average-pool"),
+    "pool beyond the image": (
+        unary("nn.avg_pool2d", kernel=(2, 2), dilations=(6, 6), pads=(4, 4, 4, 4)), "exceed the image"
+    ),
     "inverse circular functions": (unary("math.atan"), "no instruction for math.atan"),
     "a power of what may be negative": (
         lambda net: net.op("math.pow", net.x, net.module.add_constant("e", np.float32(2.5)), name="y"),

@@ -120,6 +120,13 @@ CASES: dict[str, Build] = {
     "gather": gathered(1, 4, 0, 0, 5), "gather backwards": gathered(2, -1, 3, 2),
     "gather a range": gathered(3, 1, 3, 5),
     "dilated max-pool": unary("nn.max_pool2d", kernel=(2, 3), dilations=(2, 2), pads=(1, 2, 1, 2)),
+    "dilated average": unary("nn.avg_pool2d", kernel=(2, 3), dilations=(2, 2)),
+    "dilated average of what is there": unary(
+        "nn.avg_pool2d", kernel=(3, 2), dilations=(2, 3), strides=(2, 1), pads=(1, 2, 2, 1)
+    ),
+    "dilated average with its pads": unary(
+        "nn.avg_pool2d", kernel=(2, 2), dilations=(1, 2), pads=(0, 1, 1, 1), count_include_pad=True
+    ),
     "dilated and strided max-pool": unary(
         "nn.max_pool2d", kernel=(2, 2), dilations=(3, 1), strides=(1, 2), pads=(1, 0, 2, 0)
     ),

@@ -7,6 +7,9 @@ import pytest
 
 from compiler.ir.core import Module
 from compiler.ops.graph import Kernel
+from compiler.pass_manager import run_pipeline
+from compiler.target import load_target
+from targets.mlu220.rules import reason_against
 from targets.mlu220.scheduling import structure
 from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule
 from tests.journeys import Journey, assert_one_meaning, journey, random_inputs
@@ -69,3 +72,52 @@ def picked_anywhere() -> Module:
 def test_what_not_even_one_vector_fits_of_is_cut_into_narrow_channel_blocks(module: Module) -> None:
     made = same_everywhere(module)
     assert min(KernelSchedule.of(kernel).tile[-1] for kernel in kernels_of(made)) < CHANNEL_GROUP
+
+
+# -- windows that no instruction or memory takes -----------------------------------------------------------------------
+def convolved(ci: int, co: int, size: int, kernel: int, **attributes: object) -> Module:
+    net = Network((1, ci, size, size))
+    w = net.constant("w", co, ci, kernel, kernel, scale=0.01)
+    return net.done(net.op("nn.conv2d", net.x, w, net.constant("b", co), name="y", **attributes))
+
+
+@pytest.mark.parametrize(("dilations", "strides"), [((20, 3), (1, 1)), ((3, 20), (2, 1)), ((20, 20), (1, 1))])
+def test_a_dilated_window_beyond_nram_is_taken_apart_row_by_row_or_column_by_column(
+    dilations: tuple[int, int], strides: tuple[int, int]
+) -> None:
+    pads = (*dilations, *dilations)
+    module = convolved(1400 if min(dilations) < 20 else 600, 8, 23, 3, dilations=dilations, strides=strides, pads=pads)
+    made = journey(module)
+    assert [f.name for f in made.model.functions] == ["subnet0"]
+    assert_one_meaning(made, random_inputs(made.prepared, 3))
+    (whole,) = [op for op in run_pipeline(module, "prepare", crash_directory=None).ops() if op.op_name == "nn.conv2d"]
+    parts = [op for op in made.legal.ops() if op.op_name == "mlu.conv2d"]
+    assert len(parts) > 1 and sum(p.result.type.elements for p in parts) >= whole.results[0].type.elements
+
+
+def test_what_is_computed_before_a_window_stays_apart_where_both_would_not_fit() -> None:
+    same_everywhere(convolved(4096, 8, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "reason"),
+    [
+        ("nn.max_pool2d", {"kernel": (1, 5000)}, "a kernel of"),
+        ("nn.avg_pool2d", {"kernel": (1, 2), "strides": (1, 5000)}, "strides of"),
+        ("nn.max_pool2d", {"kernel": (1, 2), "dilations": (1, 5000), "strides": (1, 3)}, "dilations"),
+    ],
+)
+def test_windows_that_no_instruction_counts_run_on_the_host(op: str, attributes: dict, reason: str) -> None:
+    net = Network((1, 2, 1, 12000))
+    module = net.done(net.op(op, net.x, name="y", **attributes))
+    nhwc = run_pipeline(module, "prepare,convert-layout", target=load_target("mlu220"), crash_directory=None)
+    (pool,) = [o for o in nhwc.ops() if o.op_name == op]
+    assert reason in (reason_against(pool) or "")
+    assert [f.name for f in same_everywhere(module).model.functions] == ["host0"]
+
+
+def test_strides_that_no_convolution_counts_run_on_the_host() -> None:
+    net = Network((1, 3, 1, 12000))
+    y = net.op("nn.conv2d", net.x, net.constant("w", 4, 3, 1, 2), None, name="y", strides=(1, 5000))
+    made = journey(net.done(y))
+    assert made.model.host_functions
