@@ -112,6 +112,17 @@ def test_conv_transpose(attributes: dict, tmp_path: Path) -> None:
     agree(proto, [random(1, 3, 4, 5)], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [({"auto_pad": "SAME"}, "auto_pad is 'SAME'"), ({"strides": [2]}, "do not have entries for 2")]
+)
+def test_a_transposed_window_that_is_none_is_reported(attributes: dict, message: str, tmp_path: Path) -> None:
+    transposed = node("ConvTranspose", ["x", "w"], ["y"], **attributes)
+    proto = model(transposed, {"x": (1, 3, 4, 5)}, constants={"w": random(3, 2, 3, 3)})
+    with pytest.raises(CompilerError, match=message):
+        imported(proto, tmp_path)
+
+
 def test_one_dimensional_grouped_conv_transpose(tmp_path: Path) -> None:
     proto = model(
         node("ConvTranspose", ["x", "w"], ["y"], group=2, strides=[2], output_padding=[1]), {"x": (1, 4, 6)},

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import numpy as np
-
 from compiler.frontend.common.columns import summed_columns
 from compiler.frontend.common.emitter import with_height, without_height
 from compiler.frontend.common.volumes import conv3d, conv_transpose3d
@@ -21,9 +19,8 @@ from compiler.ops import nn
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
-def read_window(n: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Window:
-    """The window of a node over an input whose spatial sizes are `spatial`, auto_pad resolved."""
-    rank = len(spatial)
+def declared_window(n: Node, kernel: Sequence[int], rank: int) -> Window:
+    """The window a node declares over `rank` spatial axes, auto_pad aside."""
     if len(kernel) != rank:
         raise Malformed(f"kernel_shape has {len(kernel)} entries for {rank} spatial dimensions")
     strides = n.attribute("strides", (1,) * rank)
@@ -31,14 +28,24 @@ def read_window(n: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Windo
     pads = n.attribute("pads", (0,) * (2 * rank))
     if not len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         raise Malformed(f"strides, dilations or pads do not have entries for {rank} spatial dimensions")
-    window = Window(tuple(kernel), tuple(strides), tuple(dilations), list(pads[:rank]), list(pads[rank:]))
-    mode = n.attribute("auto_pad", "NOTSET")
-    if mode == "VALID":
-        window.before, window.after = [0] * rank, [0] * rank
-    elif mode in ("SAME_UPPER", "SAME_LOWER"):
-        window.pad_for_same(spatial, more_after=mode == "SAME_UPPER")
-    elif mode not in ("NOTSET", ""):
+    return Window(tuple(kernel), tuple(strides), tuple(dilations), list(pads[:rank]), list(pads[rank:]))
+
+
+def auto_pad(n: Node) -> str:
+    """NOTSET, VALID, SAME_UPPER or SAME_LOWER."""
+    mode = n.attribute("auto_pad", "NOTSET") or "NOTSET"
+    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise Malformed(f"auto_pad is {mode!r}")
+    return mode
+
+
+def read_window(n: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Window:
+    """The window of a node over an input whose spatial sizes are `spatial`, auto_pad resolved."""
+    window, mode = declared_window(n, kernel, len(spatial)), auto_pad(n)
+    if mode == "VALID":
+        window.before, window.after = [0] * len(spatial), [0] * len(spatial)
+    elif mode != "NOTSET":
+        window.pad_for_same(spatial, more_after=mode == "SAME_UPPER")
     return window
 
 
@@ -67,18 +74,12 @@ def conv(n: Node) -> Value:
 @converter("ConvTranspose")
 def conv_transpose(n: Node) -> Value:
     x, w = n.input(0), n.input(1)
-    spatial = x.type.static_shape[2:]
-    mode = n.attribute("auto_pad", "NOTSET")
+    spatial, mode = x.type.static_shape[2:], auto_pad(n)
     rank = len(spatial)
-    kernel = kernel_shape(n, w)
-    extra = n.attribute("output_padding", (0,) * rank)
-    strides = n.attribute("strides", (1,) * rank)
-    dilations = n.attribute("dilations", (1,) * rank)
-    pads = n.attribute("pads", (0,) * (2 * rank))
-    window = Window(tuple(kernel), tuple(strides), tuple(dilations), list(pads[:rank]), list(pads[rank:]))
-    sizes = n.attribute("output_shape")
+    window = declared_window(n, kernel_shape(n, w), rank)
+    extra, sizes = n.attribute("output_padding", (0,) * rank), n.attribute("output_shape")
     if sizes is None and mode in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = tuple(size * stride for size, stride in zip(spatial, strides, strict=True))
+        sizes = tuple(size * stride for size, stride in zip(spatial, window.strides, strict=True))
     if sizes is not None:
         extra = _pads_for_output(window, spatial, sizes[-rank:], extra, mode)
     elif mode == "VALID":
@@ -122,10 +123,5 @@ def deform_conv(n: Node) -> Value:
 def col2im(n: Node) -> Value:
     """Blocks laid out as columns, added where they overlap: a transposed convolution by one-hot weights."""
     x, image, block = n.input(0), n.ints(1, "the image's shape"), n.ints(2, "the block's shape")
-    rank = len(image)
     n.room_for(x.type.static_shape[1] * prod(block))
-    window = Window(
-        tuple(block), n.attribute("strides", (1,) * rank), n.attribute("dilations", (1,) * rank),
-        *(list(p) for p in np.array_split(n.attribute("pads", (0,) * (2 * rank)), 2)),
-    )  # fmt: skip
-    return summed_columns(n, x, window, image)
+    return summed_columns(n, x, declared_window(n, block, len(image)), image)

@@ -10,7 +10,7 @@ import numpy as np
 from compiler.frontend.common.emitter import reshape, with_height, without_height
 from compiler.frontend.common.volumes import avg_pool3d, max_pool3d
 from compiler.frontend.common.windows import Window
-from compiler.frontend.onnx.conv import read_window
+from compiler.frontend.onnx.conv import auto_pad, declared_window, read_window
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.ir.core import Value
@@ -20,7 +20,7 @@ from compiler.ops import math, nn, reduce, tensor
 
 def _fit_windows(n: Node, window: Window, spatial: Sequence[int]) -> list[int]:
     """Elements to add after each axis, beyond the pads, so that ceil mode's last window fits."""
-    if not n.attribute("ceil_mode", 0) or n.attribute("auto_pad", "NOTSET") != "NOTSET":
+    if not n.attribute("ceil_mode", 0) or auto_pad(n) != "NOTSET":
         return [0] * len(spatial)
     return window.ceil_mode_excess(spatial)
 
@@ -109,11 +109,10 @@ def max_unpool(n: Node) -> Value:
     """Elements put back where the indices say they came from, zeros elsewhere."""
     x, indices = n.input(0), n.input(1)
     kernel = n.required("kernel_shape")
-    rank = len(kernel)
-    strides, pads = n.attribute("strides", (1,) * rank), n.attribute("pads", (0,) * (2 * rank))
     spatial = x.type.static_shape[2:]
-    sizes = [(d - 1) * s - p - q + k
-             for d, s, p, q, k in zip(spatial, strides, pads[:rank], pads[rank:], kernel, strict=True)]  # fmt: skip
+    window = declared_window(n, kernel, len(spatial))
+    lost = [before + after for before, after in zip(window.before, window.after, strict=True)]
+    sizes = [(size - 1) * window.strides[i] + kernel[i] - lost[i] for i, size in enumerate(spatial)]
     shape = (*x.type.static_shape[:2], *sizes)
     count = prod(spatial) * prod(shape[:2])
     empty = n.emit(tensor.BroadcastTo, n.scalar_like(0, x), shape=(prod(shape),))
