@@ -108,6 +108,13 @@ def test_a_truncated_model_is_refused(cut: int, tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_weight_of_more_bytes_than_its_shape_has_is_damaged(tmp_path: Path) -> None:
+    proto = product(random(*SHAPE))
+    proto.graph.initializer[0].dims[0] -= 1
+    with pytest.raises(CompilerError, match="E216"):
+        load(write(proto, tmp_path))
+
+
 # -- weights of other files --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("location", [
     "../secret.bin", "/etc/passwd", "../../etc/passwd", "a/../../secret.bin", "", ".", "..", "..\\secret.bin", "a\0b",
@@ -142,7 +149,7 @@ def test_a_folder_below_the_model_s_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entries", [
-    {"offset": "1"}, {"offset": "-4"}, {"length": "12"}, {"offset": "many"}, {"length": "-1"}, {"offset": str(2**62)},
+    {"offset": "1"}, {"offset": "-4"}, {"length": "12"}, {"length": str(64 * 64 * 4 + 4)}, {"offset": "many"}, {"length": "-1"}, {"offset": str(2**62)},
 ], ids=str)  # fmt: skip
 def test_places_that_do_not_hold_the_weight_are_refused(entries: dict, tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(random(*SHAPE).tobytes())

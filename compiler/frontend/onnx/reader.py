@@ -15,8 +15,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from compiler.errors import CompilerError, error
-from compiler.frontend.onnx.storage import read_external, slim_model
+from compiler.errors import error
+from compiler.frontend.onnx.storage import damaged, read_external, slim_model
 from compiler.ir.types import DType
 
 OLDEST_OPSET = 1
@@ -167,7 +167,7 @@ def read_tensor(tensor: onnx.TensorProto, model: Path, where: str) -> np.ndarray
     else:
         array = _stored(tensor, dtype, name, where)
     if array.shape != tuple(tensor.dims):
-        raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
+        raise damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
     return array.astype(np.float32) if dtype in (DType.F16, DType.BF16) else array
 
 
@@ -182,24 +182,17 @@ def _unpacked(tensor: onnx.TensorProto, model: Path, name: str, where: str) -> n
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as fault:
-        raise _damaged(name, str(fault), where) from None
+        raise damaged(name, str(fault), where) from None
     if array.shape != tuple(tensor.dims):
-        raise _damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
+        raise damaged(name, f"declared shape {tuple(tensor.dims)}, data for {array.shape}", where)
     return array.astype(dtype.numpy)
 
 
 def _stored(tensor: onnx.TensorProto, dtype: DType, name: str, where: str) -> np.ndarray:
     """The elements a message holds itself."""
     if tensor.HasField("raw_data") and len(tensor.raw_data) != math.prod(tensor.dims) * dtype.size:
-        raise _damaged(name, f"shape {list(tensor.dims)} of {dtype} and {len(tensor.raw_data)} bytes", where)
+        raise damaged(name, f"shape {list(tensor.dims)} of {dtype} and {len(tensor.raw_data)} bytes", where)
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as fault:
-        raise _damaged(name, str(fault), where) from None
-
-
-def _damaged(name: str, reason: str, where: str) -> CompilerError:
-    return error(
-        "E216", f"the data of tensor {name!r} do not fit its declaration: {reason}", where=where,
-        help="the file is damaged or was edited wrongly: export the network again",
-    )  # fmt: skip
+        raise damaged(name, str(fault), where) from None

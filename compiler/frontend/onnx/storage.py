@@ -9,6 +9,7 @@ the tensor declares.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections.abc import Iterator
@@ -140,21 +141,20 @@ def read_external(tensor: onnx.TensorProto, dtype: np.dtype, model: Path, where:
     entries = {e.key: e.value for e in tensor.external_data}
     name, location = tensor.name or "(unnamed)", entries.get("location", "")
     shape = tuple(tensor.dims)
-    path = model if location == model.name else _checked_path(location, model.parent, name, where)
-    try:
-        offset = int(entries.get("offset", "0") or 0)
-        size = path.stat().st_size
-        length = int(entries.get("length", "") or max(size - offset, 0))
-    except ValueError:
-        raise refused(name, "its offset or length is no number", location, where) from None
     if any(d < 0 for d in shape):
         raise refused(name, f"its shape is {list(shape)}", location, where)
-    count = 1
-    for d in shape:
-        count *= d
-    if offset < 0 or length < 0 or offset + count * dtype.itemsize > size or length < count * dtype.itemsize:
-        needed = f"{count * dtype.itemsize} bytes from {offset} on are needed, {length} are said to be there"
-        raise refused(name, f"{needed}, the file has {size}", location, where)
+    needed = math.prod(shape) * dtype.itemsize
+    path = model if location == model.name else _checked_path(location, model.parent, name, where)
+    try:
+        offset, length = (int(entries.get(key) or absent) for key, absent in (("offset", 0), ("length", needed)))
+    except ValueError:
+        raise refused(name, "its offset or length is no number", location, where) from None
+    size = path.stat().st_size
+    if offset < 0 or length != needed or offset + needed > size:
+        if path is model:
+            raise damaged(name, f"shape {list(shape)} of {dtype} and {length} bytes", where)
+        found = f"{needed} bytes from {offset} on are needed, {length} are said to be there, the file has {size}"
+        raise refused(name, found, location, where)
     array = np.empty(shape, dtype)
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
@@ -189,4 +189,11 @@ def refused(name: str, reason: str, location: str, where: str) -> CompilerError:
     return error(
         "E202", f"external data of tensor {name!r} cannot be read: {reason}", where=where,
         help=f"put the file {location!r} beside the model" if location else "export the model again",
+    )  # fmt: skip
+
+
+def damaged(name: str, reason: str, where: str) -> CompilerError:
+    return error(
+        "E216", f"the data of tensor {name!r} do not fit its declaration: {reason}", where=where,
+        help="the file is damaged or was edited wrongly: export the network again",
     )  # fmt: skip
