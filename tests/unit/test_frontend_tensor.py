@@ -361,6 +361,12 @@ def test_gru_that_resets_after_the_product(tmp_path: Path) -> None:
     agree(proto, [random(3, 2, 3)], tmp_path)
 
 
+def test_the_hidden_size_is_that_of_the_weights_where_it_is_left_out(tmp_path: Path) -> None:
+    proto = model(node("GRU", ["x", "w", "r"], ["y"]), {"x": (2, 1, 3)},
+                  constants={"w": random(1, 12, 3), "r": random(1, 12, 4)})  # fmt: skip
+    assert imported(proto, tmp_path).main.body.first.result.type.shape == (2, 1, 1, 4)
+
+
 def test_sequences_of_different_lengths_are_refused(tmp_path: Path) -> None:
     constants = {"w": random(1, 5, 3), "r": random(1, 5, 5), "n": np.array([4, 2], np.int32)}
     proto = model(

@@ -30,7 +30,7 @@ def _common(n: Node) -> dict[str, Any]:
         what = ", ".join(other) or "parameters of activations"
         raise Unsupported(f"uses {what}", "use " + ", ".join(ACTIVATIONS) + " without parameters")
     return {
-        "hidden": n.required("hidden_size"), "direction": n.attribute("direction", "forward"),
+        "hidden": n.attribute("hidden_size", n.shape(2)[-1]), "direction": n.attribute("direction", "forward"),
         "activations": activations, "clip": n.attribute("clip", 0.0),
     }  # fmt: skip
 
