@@ -10,6 +10,7 @@ import numpy as np
 
 from compiler.frontend.common.emitter import reshape
 from compiler.frontend.onnx.node import Node
+from compiler.frontend.onnx.normalization import divided_by_norm
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.onnx.tensor import index_operand
 from compiler.frontend.records import Malformed, Unsupported
@@ -104,9 +105,7 @@ def scaler(n: Node) -> Value:
 def normalizer(n: Node) -> Value:
     x = n.emit(math.Cast, n.input(0), to=DType.F32)
     norms = {"MAX": reduce.Max, "L1": reduce.L1, "L2": reduce.L2}
-    norm = n.emit(norms[n.attribute("norm", "MAX")], x, axes=(x.type.rank - 1,))
-    zero = n.emit(math.Equal, norm, n.scalar_like(0.0, norm))
-    return n.emit(math.Div, x, n.emit(math.Where, zero, n.scalar_like(1.0, norm), norm))
+    return divided_by_norm(n, x, norms[n.attribute("norm", "MAX")], x.type.rank - 1)
 
 
 COMPARISONS = (math.LessEqual, math.Less, math.GreaterEqual, math.Greater, math.Equal)

@@ -19,15 +19,17 @@ from compiler.frontend.records import Malformed, NodeRecord, Unsupported
 from compiler.ir.core import Value
 
 REMEDIES: dict[str, str] = {
-    "NonMaxSuppression": "cut the model before it and run it in the host program",
-    "RoiAlign": "cut the model before it and run it in the host program",
-    "NonZero": "its result has no fixed size: cut the model before it",
-    "Unique": "its result has no fixed size: cut the model before it",
-    "Compress": "its result has no fixed size: cut the model before it, or make the condition a constant",
-    "RandomNormal": "export the network for inference, or feed random numbers as an input",
-    "RandomUniform": "export the network for inference, or feed random numbers as an input",
-    "StringNormalizer": "process text in the host program and feed numbers",
-}  # fmt: skip
+    **dict.fromkeys(
+        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"),
+        "export the network for inference, or feed random numbers as an input",
+    ),
+    **dict.fromkeys(
+        ("StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch"),
+        "process text in the host program and feed numbers",
+    ),
+    "ImageDecoder": "decode pictures in the host program and feed pixels",
+}
+"""What to do about operators of no converter, where there is more to say than `CUT`."""
 
 CUT = "replace it in the exported model, or cut the model there (onnx.utils.extract_model) and run the rest on the host"
 

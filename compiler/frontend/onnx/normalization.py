@@ -7,7 +7,7 @@ import numpy as np
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
-from compiler.ir.core import Value
+from compiler.ir.core import Op, Value
 from compiler.ops import math, normalization, reduce, tensor
 
 INFERENCE = "export the network for inference (model.eval(), training=TrainingMode.EVAL)"
@@ -76,8 +76,12 @@ def lrn(n: Node) -> Value:
 
 @converter("LpNormalization")
 def lp_normalization(n: Node) -> Value:
-    x, axis = n.input(0), n.attribute("axis", -1)
-    norm = n.emit(reduce.L1 if n.attribute("p", 2) == 1 else reduce.L2, x, axes=(axis,))
+    return divided_by_norm(n, n.input(0), reduce.L1 if n.attribute("p", 2) == 1 else reduce.L2, n.attribute("axis", -1))
+
+
+def divided_by_norm(n: Node, x: Value, reduction: type[Op], axis: int) -> Value:
+    """x by its norm along an axis; zeros where that is zero."""
+    norm = n.emit(reduction, x, axes=(axis,))
     zero = n.emit(math.Equal, norm, n.scalar_like(0.0, norm))
     return n.emit(math.Div, x, n.emit(math.Where, zero, n.scalar_like(1.0, norm), norm))
 
