@@ -364,7 +364,7 @@ def test_gru_that_resets_after_the_product(tmp_path: Path) -> None:
 def test_the_hidden_size_is_that_of_the_weights_where_it_is_left_out(tmp_path: Path) -> None:
     proto = model(node("GRU", ["x", "w", "r"], ["y"]), {"x": (2, 1, 3)},
                   constants={"w": random(1, 12, 3), "r": random(1, 12, 4)})  # fmt: skip
-    assert imported(proto, tmp_path).main.body.first.result.type.shape == (2, 1, 1, 4)
+    assert imported(proto, tmp_path).main.outputs[0].type.shape == (2, 1, 1, 4)
 
 
 def test_sequences_of_different_lengths_are_refused(tmp_path: Path) -> None:
