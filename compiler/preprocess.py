@@ -136,7 +136,10 @@ class Preprocess:
                     sides = (max(round(rgb.width * factor), 1), max(round(rgb.height * factor), 1))
                     rgb = rgb.resize(sides, Image.Resampling.BILINEAR)
                 pixels = np.asarray(rgb)
-        except (OSError, UnidentifiedImageError) as fault:
+        except UnidentifiedImageError:
+            help = "take it out of the folder, or load it again"
+            raise error("E112", "is no image, or a damaged one", where=str(path), help=help) from None
+        except OSError as fault:
             raise error("E112", f"cannot read the image: {fault}", where=str(path)) from None
         return self(pixels, layout)
 

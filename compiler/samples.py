@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,11 +101,11 @@ def open_samples(
         arrays = {inputs[0].name: array}
     unused = [name for name in arrays if name not in {i.name for i in inputs}]
     if unused:
-        warnings.append(_warning(f"no input takes array {', '.join(map(repr, unused))}", path))
+        warnings.append(_warning(f"no input takes array {_names(unused)}", path))
     missing = [i.name for i in inputs if i.name not in arrays]
     if missing:
-        known = f"the file holds {', '.join(arrays)}; the inputs are {', '.join(i.name for i in inputs)}"
-        raise error("E113", f"no array for input {', '.join(missing)}", where=str(path), help=known)
+        known = f"the file holds {_names(arrays)}; the model takes {_names(i.name for i in inputs)}"
+        raise error("E113", f"no array for input {_names(missing)}", where=str(path), help=known)
     faults: list[Diagnostic] = []
     columns = []
     for entry in inputs:
@@ -286,8 +286,24 @@ def _arrays(entry: Input, array: np.ndarray) -> _Column:
         return _Rows(entry, array)
     if entry.batch == 1 and array.shape == entry.shape[1:]:
         return _Rows(entry, array[None])
-    help = "the first axis counts samples, the others are the model's"
+    help = _turned(entry, array.shape) or "the first axis counts samples, the others are the model's"
     raise error("E113", f"array {entry.name!r} has shape {_text(array.shape)}, the input takes {entry}", help=help)
+
+
+def _turned(entry: Input, shape: tuple[int, ...]) -> str:
+    """What to do with images whose channels stand last where they come first, or the other way round."""
+    if len(entry.shape) != 4 or len(shape) not in (3, 4):
+        return ""
+    lead = len(shape) - 3
+    for order in ((2, 0, 1), (1, 2, 0)):
+        if tuple(shape[lead + axis] for axis in order) == entry.shape[1:]:
+            told = ", ".join(str(axis) for axis in (*range(lead), *(lead + axis for axis in order)))
+            return f"its channels stand elsewhere, turn it: array.transpose({told})"
+    return ""
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -63,16 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
-    from compiler.cli.run import network_shapes, pixels_of
+    from compiler.cli.run import pixels_of
     from compiler.comparison import compare
 
     arguments.writable(args.html, ".html", args.model, args.file)
     _check(args)
     arguments.load_passes(args)
     session = _session(args)
-    if session is not None and not args.shape and args.model.suffix != ".mlu":
-        args.shape = list(network_shapes(session).items())
-    reference = driver.prepare(arguments.load_model(args))
+    reference = driver.prepare(_model(args, session))
     if session is not None and pixels_of(session) is not None:
         reference.main.arguments[0].attributes["preprocessing"] = pixels_of(session).whole.as_dict()
     samples = arguments.open_calls(args.data, reference, _preprocess(args, session), args.images)
@@ -111,6 +109,15 @@ def _session(args: argparse.Namespace) -> Any:
     from runtime.session import Session
 
     return Session(args.file)
+
+
+def _model(args: argparse.Namespace, session: Any) -> Any:
+    """The float model, with the shapes that the offline model has."""
+    from compiler.cli.run import load_as_compiled, network_shapes
+
+    if session is None or args.shape or args.model.suffix == ".mlu":
+        return arguments.load_model(args)
+    return load_as_compiled(args.model, network_shapes(session), dict(args.bind))
 
 
 def _preprocess(args: argparse.Namespace, session: Any) -> Any:

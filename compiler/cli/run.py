@@ -216,14 +216,22 @@ def _float_model(path: Path, session: Any, batch: int, bindings: dict[str, Any])
             return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()}, bindings)
         except CompilerError:  # a model made for this batch
             pass
+    return load_as_compiled(path, whole, bindings)
+
+
+def load_as_compiled(path: Path, shapes: dict[str, tuple[int, ...]], bindings: dict[str, Any]) -> Any:
+    """The module of the model that an offline model of these inputs may have been made of. Raises CompilerError E115
+    where it has others."""
+    from compiler.frontend.load import load
+
     try:
-        return load(path, whole, bindings)
+        return load(path, shapes, bindings)
     except CompilerError as fault:
         if all(d.code != "E204" or d.message.startswith("--bind") for d in fault.diagnostics):
             raise
-        told = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in whole.items())
-        help = fault.diagnostics[0].help
-        raise error("E115", f"does not take the inputs of the file, {told}", where=str(path), help=help) from None
+        told = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        message = f"does not take the inputs of the offline model, {told}; it is not the model that one was made of"
+        raise error("E115", message, where=str(path), help=fault.diagnostics[0].help) from None
 
 
 def _difference(wanted: Any, found: Any) -> float:

@@ -69,7 +69,7 @@ def resolve_inputs(
 def _no_such_input(name: str, option: str, names: Sequence[str], where: str) -> Diagnostic:
     return Diagnostic(
         code="E204", where=where, message=f"{option} names {name!r}, which is not an input of the model",
-        help=did_you_mean(name, names) or "inputs: " + ", ".join(names),
+        help=did_you_mean(name, names),
     )  # fmt: skip
 
 

@@ -217,23 +217,29 @@ def _shape(shape: tuple) -> str:
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
 def _check_ranges(observers: dict[Value, RangeObserver], wanted: set[Value]) -> None:
-    """Raise CompilerError naming every tensor whose range means nothing."""
+    """Raise CompilerError naming every tensor whose range means nothing; of those that held no numbers the first, which
+    the others follow from."""
     faults = []
+    odd = [value for value in observers if value in wanted and observers[value].not_finite]
+    for value in odd[:1]:
+        count = observers[value].not_finite
+        message = f"{value.name!r} held {count} NaN or infinite elements during calibration"
+        note = f"and so did tensors after it: {len(odd) - 1}" if len(odd) > 1 else ""
+        help = "check the preprocessing (mean, std, value range) and the model"
+        faults.append(_range_fault(value, message, help, note))
     for value, observer in observers.items():
-        if value not in wanted:
-            continue
-        where = str(value.producer.location) if value.producer is not None else "an input of the model"
-        if observer.not_finite:
-            message = f"{value.name!r} held {observer.not_finite} NaN or infinite elements during calibration"
-            help = "check the preprocessing (mean, std, value range) and the model"
-        elif observer.absmax == 0.0:
+        if value in wanted and not observer.not_finite and observer.absmax == 0.0:
             message = f"{value.name!r} was zero in all calibration data, so it has no range"
             help = "calibrate with data that reach it, or keep the layer that takes it float"
-        else:
-            continue
-        faults.append(Diagnostic(code="E526", op="calibrate", message=message, where=where, help=help))
+            faults.append(_range_fault(value, message, help))
     if faults:
         raise CompilerError(faults)
+
+
+def _range_fault(value: Value, message: str, help: str, note: str = "") -> Diagnostic:
+    where = str(value.producer.location) if value.producer is not None else "an input of the model"
+    notes = (note,) if note else ()
+    return Diagnostic(code="E526", op="calibrate", message=message, where=where, help=help, notes=notes)
 
 
 def _entries(

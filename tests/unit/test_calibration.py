@@ -260,3 +260,12 @@ def test_a_state_that_comes_back_makes_all_layers_wide():
     scheme = calibrate(net.module, samples)
     assert set(scheme.layers) == {"moved", "y"}
     assert "state of the next step" in scheme.notes[-1]
+
+
+def test_of_tensors_that_held_no_numbers_the_first_is_named_and_the_rest_counted() -> None:
+    net = Network((1, 4, 8, 8))
+    module = net.done(net.conv(net.relu(net.conv(net.x, 8, "a", kernel=3), "r"), 4, "b"))
+    with pytest.raises(CompilerError) as raised:
+        calibrate(module, [np.full((1, 4, 8, 8), np.nan, np.float32)], "minmax")
+    (fault,) = raised.value.diagnostics
+    assert "'x' held 256 NaN" in fault.message and fault.notes == ("and so did tensors after it: 1",)

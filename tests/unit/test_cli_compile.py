@@ -117,7 +117,7 @@ MISTAKES = [
     (("--calibrate", "none.npz"), "E114", "no such file"),
     (("--calibrate", "."), "E113", "no images"),
     (("--calibrate", "small.onnx"), "E114", "is a model to be compiled, not"),
-    (("--calibrate", "names.npz"), "E113", "no array for input image"),
+    (("--calibrate", "names.npz"), "E113", "no array for input 'image'"),
     (("--calibrate", "shapes.npz"), "E113", "shape 2x3x9x9, the input takes 1x3x8x8 float32"),
     (("--calibrate", "text.npz"), "E113", "holds <U1"),
     (("--calibrate", "objects.npz"), "E114", "objects"),

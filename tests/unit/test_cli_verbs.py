@@ -372,3 +372,11 @@ def test_every_method_of_calibration_is_listed_with_what_it_does(command: Comman
     assert list(rows) == ["auto", *METHODS]
     assert all(len(summary) > 10 for summary in rows.values())
     assert {name for name, summary in rows.items() if summary.endswith("*")} == set(CANDIDATES)
+
+
+def test_another_network_than_the_file_was_made_of_is_told(command: Command, offline: Path):
+    other = write_model(Path("other.onnx"), [helper.make_node("Relu", ["image"], ["scores"])], {}, (1, 4))
+    data = offline.with_name("images.npz")
+    for words in (("compare", other, offline, "--data", data), ("run", offline, "--inputs", data, "--against", other)):
+        result = command(*words)
+        assert result.code == 1 and "error[E115] does not take the inputs of the offline model" in result.err

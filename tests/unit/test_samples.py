@@ -151,3 +151,16 @@ def test_integers_for_an_input_of_reals_are_taken_as_they_are_with_a_warning(tmp
 def test_doubles_for_floats_and_integers_for_integers_need_no_warning(tmp_path):
     path = saved(tmp_path, x=np.zeros((3, 2)), n=np.zeros((3, 1), np.int32))
     assert not open_samples(path, [Input("x", (1, 2), F32), Input("n", (1, 1), np.dtype(np.int64))]).warnings
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "axes"),
+    [
+        ((1, 3, 8, 9), (2, 8, 9, 3), "0, 3, 1, 2"), ((1, 8, 9, 3), (2, 3, 8, 9), "0, 2, 3, 1"),
+        ((1, 3, 8, 9), (8, 9, 3), "2, 0, 1"),
+    ],
+)  # fmt: skip
+def test_images_with_their_channels_elsewhere_are_told_how_to_turn_them(tmp_path: Path, wanted, given, axes) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros(given, np.float32))
+    with pytest.raises(CompilerError, match=rf"array\.transpose\({axes}\)"):
+        open_samples(tmp_path / "x.npz", [Input("x", wanted, np.dtype(np.float32))])
