@@ -21,7 +21,9 @@ from compiler.ops.recurrent import Recurrent
 from compiler.pass_context import Pass, PassContext
 from compiler.rewrite import Declined, Match, Rewriter, Rule, pattern
 
-ACTIVATIONS = {"sigmoid": "nn.sigmoid", "tanh": "math.tanh", "relu": "nn.relu"}
+ACTIVATIONS = {
+    "sigmoid": "nn.sigmoid", "tanh": "math.tanh", "relu": "nn.relu", "hard_sigmoid": "nn.hard_sigmoid",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

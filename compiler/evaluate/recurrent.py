@@ -13,7 +13,10 @@ from compiler.ops import recurrent as ops
 Array = np.ndarray
 Function = Callable[[Array], Array]
 
-FUNCTIONS: dict[str, Function] = {"sigmoid": logistic, "tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
+FUNCTIONS: dict[str, Function] = {
+    "sigmoid": logistic, "tanh": np.tanh, "relu": lambda x: np.maximum(x, 0),
+    "hard_sigmoid": lambda x: np.clip(x * x.dtype.type(0.2) + x.dtype.type(0.5), 0, 1),
+}  # fmt: skip
 
 
 def _direction(op: ops.Recurrent, index: int) -> tuple[bool, list[Function]]:

@@ -239,7 +239,7 @@ def non_max_suppression(g: Graph, op: Any) -> str:
 
 # -- recurrent layers ------------------------------------------------------------------------------------------------
 _KINDS = {"nn.lstm": "LSTM", "nn.gru": "GRU", "nn.rnn": "RNN"}
-_FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
+_FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "hard_sigmoid": "HardSigmoid"}
 
 
 @row(*_KINDS)

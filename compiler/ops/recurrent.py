@@ -14,7 +14,8 @@ from compiler.ir.define import Choice, Kind, attr, op, operand, result
 from compiler.ir.types import Dimension, TensorType
 from compiler.ops.shapes import FLOATS, check_same_dtype, reject_quantised, same
 
-ACTIVATIONS = ("sigmoid", "tanh", "relu")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid")
+"""The last is clip(0.2 x + 0.5, 0, 1)."""
 Words = Kind("list of activation names", lambda v: tuple(_activation(word) for word in v))
 
 

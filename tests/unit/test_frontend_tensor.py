@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -359,6 +360,21 @@ def test_gru_that_resets_after_the_product(tmp_path: Path) -> None:
         constants=constants,
     )  # fmt: skip
     agree(proto, [random(3, 2, 3)], tmp_path)
+
+
+def hard_lstm(**parameters: list[float]) -> onnx.ModelProto:
+    names = ["HardSigmoid", "Tanh", "Tanh"]
+    lstm = node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4, activations=names, **parameters)
+    return model(lstm, {"x": (2, 1, 3)}, constants={"w": random(1, 16, 3, seed=1), "r": random(1, 16, 4, seed=2)})
+
+
+def test_gates_of_keras_are_hard_sigmoids(tmp_path: Path) -> None:
+    agree(hard_lstm(activation_alpha=[0.2], activation_beta=[0.5]), [random(2, 1, 3, low=-3, high=3)], tmp_path)
+
+
+def test_other_slopes_of_gates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompilerError, match=r"uses activation_alpha 0\.16"):
+        imported(hard_lstm(activation_alpha=[0.16]), tmp_path)
 
 
 def test_the_hidden_size_is_that_of_the_weights_where_it_is_left_out(tmp_path: Path) -> None:

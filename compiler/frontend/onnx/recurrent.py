@@ -24,15 +24,24 @@ def _common(n: Node) -> dict[str, Any]:
         known = n.known(4)
         if known is None or (known != steps).any():
             raise Unsupported("has sequences of different lengths", FULL_LENGTH)
-    activations = tuple(a.lower() for a in n.attribute("activations", ()))
-    other = [a for a in activations if a not in ACTIVATIONS]
-    if other or n.has("activation_alpha") or n.has("activation_beta"):
-        what = ", ".join(other) or "parameters of activations"
-        raise Unsupported(f"uses {what}", "use " + ", ".join(ACTIVATIONS) + " without parameters")
     return {
         "hidden": n.attribute("hidden_size", n.shape(2)[-1]), "direction": n.attribute("direction", "forward"),
-        "activations": activations, "clip": n.attribute("clip", 0.0),
+        "activations": _activations(n), "clip": n.attribute("clip", 0.0),
     }  # fmt: skip
+
+
+def _activations(n: Node) -> tuple[str, ...]:
+    """Names of the layer's functions. Parameters belong to those that take any, in order: to hard_sigmoid."""
+    given = tuple(a.lower() for a in n.attribute("activations", ()))
+    found = tuple("hard_sigmoid" if a == "hardsigmoid" else a for a in given)
+    other = [a for a in found if a not in ACTIVATIONS]
+    for name, only in (("activation_alpha", 0.2), ("activation_beta", 0.5)):
+        values = n.attribute(name, ())[: found.count("hard_sigmoid")]
+        other += [f"{name} {v:g}" for v in values if abs(v - only) > 1e-6]
+    if other:
+        remedy = f"use {', '.join(ACTIVATIONS)}, the last with alpha 0.2 and beta 0.5"
+        raise Unsupported(f"uses {', '.join(other)}", remedy)
+    return found
 
 
 def _swapped(n: Node, value: Value | None, batch_first: bool) -> Value | None:

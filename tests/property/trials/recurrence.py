@@ -30,7 +30,11 @@ def _recurrent(d: Dice, gates: int, defaults: Sequence[str], states: int) -> Tri
     if d.flip(0.3):
         attributes["clip"] = d.uniform(0.3, 1.5)
     if d.flip(0.3):
-        attributes["activations"] = [d.choice(["Relu", "Tanh", "Sigmoid"]) for _ in list(defaults) * directions]
+        names = [d.choice(["Relu", "Tanh", "Sigmoid", "HardSigmoid"]) for _ in list(defaults) * directions]
+        attributes["activations"] = names
+        if "HardSigmoid" in names:
+            count = names.count("HardSigmoid")
+            attributes |= d.some(activation_alpha=[0.2] * count, activation_beta=[0.5] * count)
     return Trial(inputs, attributes, outputs=1 + states, tolerance=1e-4)
 
 
