@@ -32,6 +32,8 @@ def _round(body: onnx.GraphProto, arguments: Sequence[Any], then: Any) -> Inline
 
 def _joined(n: Node, values: Sequence[Value], axis: int = 0) -> Value:
     """Values of all rounds along a new axis."""
+    if not all(isinstance(v, Value) for v in values):
+        raise Unsupported("gives a sequence every round", HOST_LOOP)
     shape = values[0].type.static_shape
     lifted = [reshape(n, v, (*shape[:axis], 1, *shape[axis:])) for v in values]
     return lifted[0] if len(lifted) == 1 else n.emit(tensor.Concat, *lifted, axis=axis)
