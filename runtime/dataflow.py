@@ -6,7 +6,7 @@ the last writer (forwards) or the next writer (backwards). Operations are number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,15 @@ import numpy as np
 from runtime.kernels.flow import (
     NEXT_WRITER,
     NOBODY,
+    NOTE_ORIGIN,
     NOTE_READ,
     NOTE_WRITE,
     NOTE_WRITER,
     READ,
     READ_LEVEL,
+    READ_ORIGIN,
     SEVERAL,
+    UNMOVED,
     UNSEEN,
     WRITE_LEVEL,
     cut,
@@ -27,7 +30,10 @@ from runtime.kernels.flow import (
 )
 from runtime.operations import Access, Operation
 
-__all__ = ["NOBODY", "SEVERAL", "Flow", "analyse", "levels"]
+__all__ = ["NOBODY", "SEVERAL", "Flow", "analyse", "levels", "origins"]
+
+_ZERO = 1 << 60
+"""What stands for a distance of 0, so that distances are not negative numbers."""
 
 
 @dataclass
@@ -74,11 +80,11 @@ class _Tables:
     def sweep(self, events: np.ndarray, state: int, found: np.ndarray, **arrays: np.ndarray) -> None:
         """One pass; `state` is what atoms hold at first."""
         count = len(self.first) - 1
-        defaults = {name: np.zeros(count, np.int64) for name in ("readers", "reader", "level")}
+        defaults = {name: np.zeros(count, np.int64) for name in ("readers", "reader", "level", "shift")}
         a = {**defaults, **arrays}
         words = (
             events, self.table, self.borders, self.ranks, np.full(self.atoms, state, np.int64),
-            np.zeros(self.atoms, np.int64), a["readers"], a["reader"], found, a["level"],
+            np.zeros(self.atoms, np.int64), a["readers"], a["reader"], found, a["level"], a["shift"],
         )  # fmt: skip
         table = np.array([array.ctypes.data for array in words], np.int64)
         sweep(table.ctypes.data, len(events))
@@ -116,6 +122,21 @@ def analyse(operations: Sequence[Operation], size: int) -> Flow:
     backwards = tables.events((NEXT_WRITER, everything), (NOTE_WRITER, tables.writes), backwards=True)
     tables.sweep(backwards, count, next_write)
     return Flow(tables.first, source, next_write, readers, reader)
+
+
+def origins(
+    operations: Sequence[Operation], size: int, shift: Sequence[int | None], is_fixed: Callable[[Access], bool]
+) -> list[list[int | None]]:
+    """Per read access of every operation, how far on a memory that never changes holds the same bytes; None where
+    none does. `shift`: of an operation that copies, from where it writes to where it reads; None for others."""
+    tables = _tables(operations, size)
+    fixed = np.array([is_fixed(access) for o in operations for access in (*o.reads, *o.writes)], bool)
+    found = np.where(fixed, _ZERO, np.where(tables.writes, NOBODY, UNSEEN))
+    reads = ~tables.writes & ~fixed
+    shifts = np.array([UNMOVED if s is None else s for s in shift], np.int64)
+    tables.sweep(tables.events((READ_ORIGIN, reads), (NOTE_ORIGIN, tables.writes)), NOBODY, found, shift=shifts)
+    distance = [int(d) - _ZERO if d >= 0 else None for d in found]
+    return [distance[i : i + len(o.reads)] for i, o in zip(tables.first[:-1].tolist(), operations, strict=True)]
 
 
 def levels(operations: Sequence[Operation], size: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Reading data where it lies instead of copying it, and dropping the copies nobody needs any more.
 
-A dense operand whose bytes all come, through one or several copies, from one place is read at that place when the place
-still holds the same bytes: always for constants and inputs, which are read-only, and for other memory when nothing
-writes there between the copy and the reader. That makes filters read straight from the file's layout and small
-vectors straight from the constants; tiles that were gathered from rows are left alone.
+An operand whose bytes all come, through copies, from one place is read at that place when the place still holds the
+same bytes: always for constants and inputs, which are read-only, however many copies brought them in pieces; and for
+other memory when one dense copy brought all of it and nothing writes there between that and the reader. Filters are
+then read straight from the file's layout, small vectors straight from the constants; gathered tiles are left alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from runtime.dataflow import Flow, analyse
+from runtime.dataflow import Flow, analyse, origins
 from runtime.kernels import layout as L  # noqa: N812
 from runtime.lowering import Spaces, place_alone
 from runtime.operations import Access, Operation
@@ -25,16 +25,16 @@ ROUNDS = 4
 def elide(operations: list[Operation], spaces: Spaces, size: int) -> list[Operation]:
     """The operations with operands read at their origin, and without the copies this leaves unread."""
     operations = list(operations)
-    flow = analyse(operations, size)
-    elision = _Elision(operations, flow)
+    fixed = origins(operations, size, [_shift_of(o) for o in operations], lambda a: spaces.is_read_only(a.base))
+    elision = _Elision(operations, analyse(operations, size), fixed)
     for index in range(len(operations)):
         elision.visit(index)
     return _without_dead_copies(operations, spaces, size)
 
 
 class _Elision:
-    def __init__(self, operations: list[Operation], flow: Flow):
-        self.operations, self.flow = operations, flow
+    def __init__(self, operations: list[Operation], flow: Flow, fixed: list[list[int | None]]):
+        self.operations, self.flow, self.fixed = operations, flow, fixed
         self.originals = list(operations)
 
     def visit(self, index: int) -> None:
@@ -43,7 +43,8 @@ class _Elision:
             relocate = _relocations(operation).get(k)
             if relocate is None:
                 continue
-            origin = self._origin(index, k, access)
+            distance = self.fixed[index][k]
+            origin = self._origin(index, k, access) if distance is None else access.base + distance
             if origin is not None and origin != access.base:
                 moved = _shifted(access, origin)
                 if _clashes(moved, operation.writes):
@@ -72,6 +73,16 @@ class _Elision:
     def _is_overwritten(self, copy: int, reader: int) -> bool:
         """Whether anything writes to a copy's source before (or by) the reader."""
         return int(self.flow.next_write[self.flow.first[copy]]) <= reader
+
+
+def _shift_of(operation: Operation) -> int | None:
+    """How far from where a copy writes every byte it reads that byte; None for other operations, and where rows lie
+    at other distances than before."""
+    w = operation.words
+    loops = ((L.N0, L.DST0, L.SRC0), (L.N1, L.DST1, L.SRC1), (L.N2, L.DST2, L.SRC2))
+    if operation.kernel != "copy" or any(w[n] > 1 and w[dst] != w[src] for n, dst, src in loops):
+        return None
+    return w[L.SRC] - w[L.DST]
 
 
 def _source_of(copy: Operation, access: Access) -> int | None:

@@ -39,6 +39,12 @@ class Spaces:
         """Whether a range of the arena lies in the constants."""
         return self.constants <= first and end <= self.constants + self.constants_size
 
+    def is_read_only(self, offset: int) -> bool:
+        """Whether a place in the arena belongs to the constants or to an input; inputs lie before outputs."""
+        if self.is_constant(offset, offset + 1):
+            return True
+        return bool(self.inputs) and self.inputs[0] <= offset < min(self.outputs, default=offset + 1)
+
     def offset(self, space: int, core: int) -> int:
         """Arena offset of the first byte of `space` as core `core` sees it."""
         if space == isa.NRAM:

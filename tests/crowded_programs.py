@@ -54,7 +54,7 @@ class CrowdedBuilder:
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
-        self.tags = {space: np.zeros(WINDOW, np.uint8) for space in SPACES}
+        self.tags = {space: np.zeros(WINDOW, np.uint8) for space in (*SPACES, isa.INPUT)}
         self.views: list[View] = []
         self.program: list[isa.Instruction] = []
 
@@ -97,7 +97,7 @@ class CrowdedBuilder:
         """The instruction, when it is legal; the last view is what it writes."""
         rows = isa.encode_program([instruction])
         accesses = isa.footprints(rows)
-        inside = ~np.isin(accesses.space, SPACES) | (accesses.end <= WINDOW)
+        inside = ~np.isin(accesses.space, list(self.tags)) | (accesses.end <= WINDOW)
         if isa.faults(rows) or not inside.all():
             return None
         for k, tag in enumerate(TAGS.get(type, (0,) * size_of(type))):
@@ -159,6 +159,7 @@ class CrowdedBuilder:
     def copy(self) -> isa.Instruction | None:
         """Rows of bytes, between any of the memories; they stay what they were."""
         source_space, space = (self.pick([isa.NRAM] * 4 + [isa.SRAM, isa.WORKSPACE]) for _ in range(2))
+        source_space = isa.INPUT if self.chance(0.2) else source_space
         source = base, rows, count, pitch, size = self.place(self.pick(Type))
         to, _, _, to_pitch, _ = self.place(self.pick(Type))
         copy = isa.Copy(
@@ -174,6 +175,18 @@ class CrowdedBuilder:
         ]
         self.views[-1] = (to, rows, count, to_pitch, size)
         return copy
+
+    def pieces(self) -> isa.Instruction | None:
+        """A run from a memory that does not change over another one, in two pieces, now and then from two places."""
+        source, between, to = (16 * self.integer(0, 40) for _ in range(3))
+        run, apart = 16 * self.integer(2, 8), self.pick([0, 0, 0, 16])
+        self.program += [
+            isa.Copy(dst=(isa.SRAM, between), src=(isa.INPUT, source), run=16),
+            isa.Copy(dst=(isa.SRAM, between + 16), src=(isa.INPUT, source + 16 + apart), run=run - 16),
+        ]
+        self.tags[isa.SRAM][between : between + run] = 0
+        copy = isa.Copy(dst=(isa.NRAM, to), src=(isa.SRAM, between), run=run)
+        return self.keep(copy, Type.I8, (to, 1, run, 0, 1))
 
     def fill(self) -> isa.Instruction | None:
         type, value = self.pick([(Type.I8, 77), (Type.F16, 0x3800), (Type.F32, 0x3F000000)])
@@ -198,7 +211,7 @@ class CrowdedBuilder:
 
     def conv(self) -> isa.Instruction | None:
         """A kernel of 1x1 on any bytes; its filters come first."""
-        type, inputs, outputs = self.pick(FLOATS), self.pick([4, 8]), self.pick([4, 16, 32, 40])
+        type, inputs, outputs = self.pick(FLOATS), self.pick([4, 8]), self.pick([1, 4, 16, 17, 32, 33, 40])
         height, width, filters = self.integer(1, 3), self.integer(1, 3), 64 * self.integer(0, 7)
         base, to, size = self.place(Type.I8)[0], self.place(type)[0], size_of(type)
         pixel = outputs * size + self.pick([0, 0, size])
@@ -224,6 +237,35 @@ class CrowdedBuilder:
         )
         return self.keep(reduce, type, (to, 1, rows, 0, size))
 
+    def chain(self) -> None:
+        """Elementwise instructions on the result of the one before, with results where something of the chain lay, and
+        others in between that overwrite it."""
+        type = self.pick(FLOATS)
+        value = _, rows, count, _, size = self.place(type)
+        lain, dense = [value], count * size
+        for _ in range(self.integer(2, 4)):
+            target = self.pick([*lain, *lain, self.place(type)])[0]
+            to = (target, rows, count, dense, size)
+            other = self.pick([*lain, self.place(type)])[0], rows, count, dense, size
+            link = {"dst": target, "rows": rows, "count": count, "dst_pitch": dense, "dtype": type}
+            first, second = (value, other) if self.chance(0.7) else (other, value)
+            instruction: isa.Instruction = isa.Unary(src=value[0], src_pitch=value[3], function="ABS", **link)
+            if self.chance(0.7):
+                instruction = isa.Binary(
+                    a=first[0], b=second[0], a_pitch=first[3], b_pitch=second[3], function=self.pick(["SUB", "MAX"]),
+                    **link,
+                )  # fmt: skip
+            if all(self.reads(type, places(*v)) for v in (value, other)) and self.keep(instruction, type, other, to):
+                self.program.append(instruction)
+                lain += [other, to]
+                value = to
+            if self.chance(0.4):
+                base = self.pick(lain)[0]
+                fill = isa.Fill(dst=base, element_size=size, value=0x3000 if size == 2 else 0x3E000000, run=dense)
+                if self.keep(fill, type, (base, 1, count, dense, size)):
+                    self.program.append(fill)
+            self.views.append(value)
+
     # -- whole programs
     def begin(self) -> None:
         """Every byte is written: as int8, and parts of NRAM as floats."""
@@ -236,18 +278,27 @@ class CrowdedBuilder:
             self.keep(load, type, (base, 1, run // size_of(type), 0, size_of(type)))
             self.program.append(load)
 
+    def end(self) -> None:
+        """Much of NRAM is overwritten, or nothing would ever be dead; the windows are the outputs."""
+        for base in range(0, WINDOW, 64):
+            if self.chance(0.6):
+                self.program.append(isa.Copy(dst=(isa.NRAM, base), src=(isa.INPUT, base), run=64))
+        for k, space in enumerate(SPACES):
+            self.program.append(isa.Copy(dst=(isa.OUTPUT + k, 0), src=(space, 0), run=WINDOW))
+
     def function(self, length: int) -> RandomFunction:
-        """A device function of that many instructions drawn; all three windows are its outputs."""
+        """A device function of that many instructions drawn, besides chains."""
         self.begin()
         for _ in range(200 * length):
+            if self.chance(0.1):
+                self.chain()
             instruction = getattr(self, self.pick(KINDS))()
             if instruction is not None:
                 self.program.append(instruction)
                 length -= 1
             if not length:
                 break
-        for k, space in enumerate(SPACES):
-            self.program.append(isa.Copy(dst=(isa.OUTPUT + k, 0), src=(space, 0), run=WINDOW))
+        self.end()
         types = (("i8", WINDOW), ("f16", WINDOW // 2), ("f32", WINDOW // 4))
         programs = [ordered(*self.program), np.zeros((0, isa.ROW_WORDS), np.int32)]
         function = DeviceFunction(
@@ -258,7 +309,8 @@ class CrowdedBuilder:
         return RandomFunction(function, self.rng.integers(0, 256, 8192).astype(np.uint8))
 
 
-KINDS = ["unary"] * 5 + ["binary"] * 7 + ["convert"] * 5 + ["copy"] * 5 + ["conv"] * 2 + ["fill", "pool", "reduce"]
+KINDS = ["unary"] * 5 + ["binary"] * 7 + ["convert"] * 5 + ["copy"] * 5 + ["conv"] * 3
+KINDS += ["pieces", "pieces", "fill", "pool", "reduce"]
 
 
 def crowded_function(seed: int, length: int = 24) -> tuple[RandomFunction, dict[str, np.ndarray]]:

@@ -134,6 +134,17 @@ def test_constants_are_read_where_they_lie() -> None:
     assert count(made, "after elide") == 2
 
 
+@pytest.mark.parametrize(("second", "calls"), [(128, 2), (192, 4)])
+def test_constants_that_come_in_pieces_are_read_where_they_lie_together(second: int, calls: int) -> None:
+    """Over another memory, too; from two places they are a tile that was gathered."""
+    pieces = [
+        isa.Copy(dst=(isa.SRAM, 0), src=(CONSTANTS, 0), run=128),
+        isa.Copy(dst=(isa.SRAM, 128), src=(CONSTANTS, second), run=128), load(256, space=isa.SRAM),
+    ]  # fmt: skip
+    made = session(load(0), *pieces, binary(512, 0, 256), store(512), constants=2 * N, translate={"fuse": False})
+    assert count(made, "after elide") == calls
+
+
 def test_a_copy_whose_source_changes_before_the_reader_stays() -> None:
     relay = isa.Copy(dst=(NRAM, 512), src=(NRAM, 0), run=4 * N)
     made = session(load(0), relay, load(0, 256), binary(1024, 512, 0), store(1024), translate={"fuse": False})
