@@ -26,7 +26,7 @@ from compiler.pass_manager import (
     print_pipeline,
     run_pipeline,
 )
-from compiler.reproducer import replay_command, write_reproducer
+from compiler.reproducer import reproduce
 from compiler.target import load_target
 
 if TYPE_CHECKING:
@@ -170,10 +170,10 @@ def emit(module: Module, ctx: PassContext, crash_directory: str | Path | None = 
         raise
     except Exception as crash:
         message = f"{type(crash).__name__}: {crash}"
-        path = None
+        path, replay = None, ""
         if crash_directory is not None:
-            path = write_reproducer(Path(crash_directory) / "crash-emit.mlu", module, "", message, ctx, emit=True)
-        told = f"; replay it with: {replay_command(path, [])}" if path else ""
+            path, replay = reproduce(Path(crash_directory) / "crash-emit.mlu", module, [], message, ctx, emit=True)
+        told = f"; replay it with: {replay}" if replay else ""
         message = f"emit crashed: {message} ({place_of(crash)}){told}"
         raise InternalError(message, str(path) if path else None) from crash
 

@@ -30,7 +30,7 @@ from compiler.pipelines import (
     pass_names,
     print_pipeline,
 )
-from compiler.reproducer import replay_command, write_reproducer
+from compiler.reproducer import reproduce
 
 __all__ = [
     "PASSES", "PIPELINES", "Pass", "PassContext", "PassManager", "Statistics", "find_pass", "function_pass",
@@ -90,26 +90,25 @@ class PassManager:
             for instrument in reversed(self.instruments):
                 instrument.after(pass_, index + 1, module, module.version != version)
         except BrokenModule as fault:
-            path = self._reproduce(before, index, fault.render())
+            path, replay = self._reproduce(before, index, fault.render())
             *others, last = fault.diagnostics
-            told = f"this is a mistake of the pass: {replay_command(path, self.passes[index:])}" if path else ""
+            told = f"this is a mistake of the pass: {replay}" if replay else ""
             raise CompilerError([*others, replace(last, help="\n".join(filter(None, (last.help, told))))]) from fault
         except CompilerError as fault:
             raise CompilerError([_within(d, pass_) for d in fault.diagnostics]) from fault
         except InternalError:
             raise
         except Exception as crash:
-            path = self._reproduce(before, index, f"{type(crash).__name__}: {crash}")
-            told = f"; replay it with: {replay_command(path, self.passes[index:])}" if path else ""
+            path, replay = self._reproduce(before, index, f"{type(crash).__name__}: {crash}")
+            told = f"; replay it with: {replay}" if replay else ""
             message = f"pass {pass_.name!r} crashed: {type(crash).__name__}: {crash} ({place_of(crash, pass_)})"
             raise InternalError(message + told, str(path) if path else None, owner_of(pass_)) from crash
 
-    def _reproduce(self, before: Module | None, index: int, message: str) -> Path | None:
+    def _reproduce(self, before: Module | None, index: int, message: str) -> tuple[Path | None, str]:
         if before is None or self.crash_directory is None:
-            return None
+            return None, ""
         remaining = self.passes[index:]
-        path = self.crash_directory / f"crash-{remaining[0].name}.mlu"
-        return write_reproducer(path, before, print_pipeline(remaining), message, self.ctx)
+        return reproduce(self.crash_directory / f"crash-{remaining[0].name}.mlu", before, remaining, message, self.ctx)
 
     def _check_targets(self) -> None:
         if self.ctx.target is None:
@@ -168,7 +167,7 @@ def _stop_index(passes: Sequence[Pass], stop_after: str) -> int:
     """How many passes run when stopping after `name` or `name#2`."""
     name, _, number = stop_after.partition("#")
     places = [i + 1 for i, p in enumerate(passes) if p.name == name]
-    nth = int(number) if number.isdecimal() else 1
+    nth = int(number) if number.isdecimal() else 0 if "#" in stop_after else 1
     if not 1 <= nth <= len(places):
         known = [p.name for p in passes]
         times = "once" if len(places) == 1 else f"{len(places)} times"

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import error
+from compiler.errors import CompilerError, error
 from compiler.ir.constants import read_module, write_module
 from compiler.ir.core import Module
 from compiler.pass_context import Pass, PassContext
+from compiler.pipelines import print_pipeline
 
 _PREFIX = "// reproducer "
 _FILE = "$file"
@@ -35,6 +36,18 @@ class Reproducer:
     options: dict[str, Any] = field(default_factory=dict)
     emit: bool = False
     """Whether the target's `emit` follows the pipeline."""
+
+
+def reproduce(
+    path: Path, module: Module, passes: Sequence[Pass], message: str, ctx: PassContext, emit: bool = False
+) -> tuple[Path | None, str]:
+    """Write the reproducer of a failure; gives its path and the command that runs it, or neither where it cannot be
+    written: the failure itself must be told all the same."""
+    try:
+        write_reproducer(path, module, print_pipeline(passes), message, ctx, emit)
+    except (CompilerError, OSError):
+        return None, ""
+    return path, replay_command(path, passes)
 
 
 def write_reproducer(

@@ -8,7 +8,7 @@ tilings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from compiler.errors import CompilerError, Diagnostic
 from compiler.ir.core import Module
@@ -29,10 +29,16 @@ class Schedule(Pass):
     """Most rows (second axis) of a tile."""
     max_channels: int | None = None
     """Most channels (last axis) of a tile; rounded up to what the filters' layout allows."""
-    buffers: int | None = None
+    buffers: Literal[1, 2] | None = None
     """1: single buffers; 2: double buffers only; none: whichever costs less."""
-    split: str | None = None
-    """Axis to cut over the cores: rows, channels or batch; none: whichever costs less."""
+    split: Literal["rows", "channels", "batch"] | None = None
+    """Axis to cut over the cores, where a kernel can be cut along it; none: whichever costs less."""
+
+    def __post_init__(self) -> None:
+        for name in ("cores", "max_rows", "max_channels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"option {name.replace('_', '-')!r} must be at least 1, not {value}")
 
     def run(self, module: Module, ctx: PassContext) -> None:
         constraints = {

@@ -36,11 +36,12 @@ class DropAsymmetric(Pass):
     """Give imported values stored unsigned or with a zero point a form that the chip has."""
 
     name: ClassVar[str] = "drop-asymmetric"
-    to: Literal["i8", "i16", "reals"] = "i8"
-    """i8: coarser by up to a bit; i16: exact, at the price of 16-bit layers; reals: calibrated anew."""
+    to: Literal["i8", "i16", "reals"] | None = None
+    """i8: coarser by up to a bit; i16: exact, at the price of 16-bit layers; reals: calibrated anew. None: what the
+    compilation was asked for, else i8."""
 
     def run(self, module: Module, ctx: PassContext) -> None:
-        to = ctx.options.get("asymmetric", self.to)
+        to = self.to or ctx.options.get("asymmetric", "i8")
         for function in module.functions.values():
             dropped = _droppable([op for op in function.body if op.op_name == "quant.quantize"])
             notes = [_replace(op, to) for op in dropped if ctx.may_rewrite(f"drop {op.name}")]

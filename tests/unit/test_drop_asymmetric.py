@@ -130,3 +130,9 @@ def test_the_whole_compilation_can_ask_for_another_form() -> None:
     context = PassContext(options={"asymmetric": "i16"})
     found = run_pipeline(module(STORE, *READ), "drop-asymmetric", ctx=context)
     assert any(str(v.type.dtype) == "i16" for op in found.main.body for v in op.results)
+
+
+def test_what_the_pipeline_says_wins_over_the_compilation() -> None:
+    context = PassContext(options={"asymmetric": "i8"})
+    found = run_pipeline(module(STORE, *READ), "drop-asymmetric{to=reals}", ctx=context)
+    assert names(found) == ["math.clip", "graph.return"]

@@ -375,6 +375,8 @@ def test_stop_after_names_a_pass_or_its_second_run(module):
         run_pipeline(module, "everything", stop_after="everything#2")
     with pytest.raises(CompilerError, match="did you mean 'everything'"):
         run_pipeline(module, "everything", stop_after="evrything")
+    with pytest.raises(CompilerError, match="the pipeline runs 'everything' once"):
+        run_pipeline(module, "everything", stop_after="everything#first")
 
 
 def test_passes_that_need_a_target_say_so_before_anything_runs(module):
@@ -440,7 +442,7 @@ def test_crash_writes_a_reproducer_of_the_ir_before_the_pass_and_the_rest(tmp_pa
     path = tmp_path / "crashes" / "crash-crash.mlu"
     assert caught.value.reproducer == str(path)
     assert str(caught.value) == (
-        f"pass 'crash' crashed: ZeroDivisionError: by zero (test_pass_manager.py, line 423)"
+        f"pass 'crash' crashed: ZeroDivisionError: by zero (test_pass_manager.py, line 425)"
         f"; replay it with: mluc debug replay {path}"
     )
     found = read_reproducer(path)
@@ -466,6 +468,13 @@ def test_crash_without_a_directory_writes_nothing(module):
     with pytest.raises(InternalError) as caught:
         run_pipeline(module, [function_pass("crash", crash)], crash_directory=None)
     assert caught.value.reproducer is None
+
+
+def test_a_crash_is_told_where_no_reproducer_can_be_written(tmp_path, module):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InternalError, match="by zero") as caught:
+        run_pipeline(module, [function_pass("crash", crash)], crash_directory=tmp_path / "file")
+    assert caught.value.reproducer is None and "replay" not in str(caught.value)
 
 
 def test_broken_module_is_blamed_on_the_pass(tmp_path, module):
