@@ -277,7 +277,8 @@ def _arrays(entry: Input, array: np.ndarray) -> _Column:
     """The samples that an array holds of an input."""
     number = np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
     if not number or not np.can_cast(array.dtype, entry.dtype, "same_kind"):
-        raise error("E113", f"array {entry.name!r} holds {array.dtype}, the input takes {entry}")
+        help = "give whole numbers, such as the bytes of an image, 0 to 255" if number else ""
+        raise error("E113", f"array {entry.name!r} holds {array.dtype}, the input takes {entry}", help=help)
     if array.shape == entry.shape:
         return _Stack(entry, array[None])
     if array.shape[1:] == entry.shape and array.ndim:

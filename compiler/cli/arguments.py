@@ -139,6 +139,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A span of time: more than 0, finite."""
+    value = fraction(text)
+    if value == 0.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
 def load_model(args: argparse.Namespace) -> Any:
     """The module of MODEL."""
     from compiler.frontend.load import load
@@ -171,6 +179,8 @@ class Watching:
         self.times = TimePasses() if args.time_passes else None
         self.instruments: list[Any] = [self.times] if self.times else []
         self.dump: DumpIR | None = None
+        if args.dump_dir is not None:
+            make_folder(args.dump_dir)
         if args.dump_ir or args.dump_dir:
             stream = sys.stderr if getattr(args, "json", False) else None  # which has the output for itself
             self.dump = DumpIR.parse(args.dump_ir or "changed", args.dump_dir, stream)
@@ -228,6 +238,15 @@ def writable(path: Path | None, kind: str, *inputs: Path | None) -> None:
         raise error("E101", f"what is written there is no {path.suffix} file", where=str(path), help=help)
     if not os.access(path.parent, os.W_OK):
         raise error("E101", "the folder cannot be written to", where=str(path.parent))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for files that are written later. Raises CompilerError E101."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        reason = "is a file, give a folder" if os.path.isfile(folder) else f"cannot make the folder: {fault.strerror}"
+        raise error("E101", reason, where=str(folder)) from None
 
 
 def check_scheme_is_used(scheme: Path | None, pipeline: str, option: str = "-p") -> None:

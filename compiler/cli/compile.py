@@ -59,7 +59,7 @@ def _report(args: argparse.Namespace, model: Any, diagnostics: list[Any]) -> Non
     if args.json:
         arguments.print_json(facts)
         return
-    print(f"{args.output}: {facts['bytes']:,} bytes, {model.cores} cores of {model.board}")
+    print(f"{args.output}: {facts['bytes']:,} bytes, {model.cores} core{'s' * (model.cores != 1)} of {model.board}")
     for function in facts["functions"]:  # type: ignore[attr-defined]
         if function.get("host"):
             print("; ".join([f"  {function['name']}: on the host", *function["reasons"]]))

@@ -4,6 +4,7 @@ offline model of any batch and number of cores."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,12 +195,15 @@ class Compiling:
     def _prepared(self, batch: int) -> tuple[Any, int]:
         """The prepared module, and how many copies of it make the batch."""
         from compiler import driver
+        from passes.quantization.layers import module_hash
 
         if batch not in self._modules:
             module, copies = self._loaded(batch)
             self._note_preprocessing(module)
             instruments = self.watching.instruments if self.watching is not None else ()
             prepared = driver.prepare(module, self.args.passes, instruments=instruments, ctx=self._context())
+            if batch != 1 and copies == 1 and (self.args.scheme or self.args.calibrate):
+                prepared.attributes["scheme_for"] = module_hash(self._prepared(1)[0])  # one scheme for all batches
             self._modules[batch] = prepared, copies
         return self._modules[batch]
 
@@ -251,4 +255,5 @@ class Compiling:
 
         samples = arguments.open_calls(self.args.calibrate, module, self._preprocess, self.args.images)
         with arguments.progress("calibrating", len(samples)) as done:
-            return driver.calibrate(module, samples, self.args.method, progress=done)
+            scheme = driver.calibrate(module, samples, self.args.method, progress=done)
+        return replace(scheme, module=module.attributes.get("scheme_for", scheme.module))

@@ -58,7 +58,7 @@ def _judge_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
         help="command, run without a shell, that takes an IR file in place of {} or at its end; 0 is good",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=arguments.fraction, metavar="S",
+        "--timeout", type=arguments.seconds, metavar="S",
         help="seconds after which the command counts as failed (default: none)",
     )  # fmt: skip
     parser.add_argument(
@@ -90,7 +90,7 @@ def _bisect(args: argparse.Namespace) -> int:
 
     arguments.load_passes(args)
     arguments.check_scheme_is_used(args.scheme, args.passes)
-    _usable(args.directory)
+    arguments.make_folder(args.directory)
     judge = Command(args.check, args.timeout)
     module = arguments.load_model(args)
     culprit = bisect(
@@ -121,7 +121,7 @@ def _reduce(args: argparse.Namespace) -> int:
     from compiler.reduce import reduce
 
     arguments.writable(args.output, ".mlu", args.model)
-    _usable(args.directory)
+    arguments.make_folder(args.directory)
     judge = Command(args.check, args.timeout)
     module = arguments.load_model(args)
     reduced = reduce(module, judge, inputs=_first_sample(args, module), directory=args.directory, tell=_tell)
@@ -144,14 +144,6 @@ def _first_sample(args: argparse.Namespace, module: Any) -> Any:
         return next(iter(samples))
     except StopIteration:
         raise error("E113", "there are no samples", where=str(args.data)) from None
-
-
-def _usable(folder: Path) -> None:
-    """Make a folder for IR files. Raises CompilerError E101."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise error("E101", f"cannot make the folder: {fault.strerror}", where=str(folder)) from None
 
 
 def _tell(text: str) -> None:

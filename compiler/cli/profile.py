@@ -9,6 +9,7 @@ basis.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def _check(args: argparse.Namespace) -> None:
     """An offline model is what it is: how to compile says nothing about it, and it cannot be swept."""
     if args.model.suffix != OFFLINE:
         check_combination(args)
+        if args.preprocess and args.input_type != "uint8" and not os.path.isdir(args.calibrate or ""):
+            raise error("E102", "--preprocess has an effect with --input-type uint8, or on a folder of images only")
         for option in ("trace", "top"):
             if args.sweep and getattr(args, option) is not None:
                 raise error("E102", f"--{option} is of one compilation, --sweep makes several")

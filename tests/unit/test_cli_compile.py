@@ -247,3 +247,21 @@ def test_fewer_images_are_taken_on_request(command: Command, model_file, tmp_pat
     np.savez("few.npz", image=few)
     assert command(*words, "few.npz", "--save-scheme", "same.toml").code == 0
     assert Path("few.toml").read_text() == Path("same.toml").read_text()
+
+
+def test_a_scheme_serves_every_batch(command: Command, offline: Path):
+    model, scheme, data = (offline.with_name(name) for name in ("small.onnx", "q.toml", "images.npz"))
+    for words in (("--scheme", scheme), ("--calibrate", data, "--save-scheme", "q4.toml")):
+        result = command("compile", model, "-o", "x.cambricon", "--batch", "4", *words)
+        assert (result.code, result.err) == (0, "")
+    assert command("compile", model, "-o", "x.cambricon", "--scheme", "q4.toml").err == ""
+
+
+def test_dumps_into_a_file_are_refused(command: Command, model_file: Path):
+    result = command("opt", model_file, "-p", "prepare", "--dump-dir", model_file)
+    assert result.code == 1 and result.err.startswith("error[E101] is a file, give a folder")
+
+
+def test_a_timeout_is_some_time(command: Command, model_file: Path):
+    result = command("debug", "reduce", model_file, "--check", "false", "--timeout", "0")
+    assert result.code == 2 and "'0' is not a number of seconds" in result.err

@@ -51,6 +51,7 @@ IGNORED = [
     ("inspect small.cambricon --shape image=1x3x8x8", "an offline model has its shapes"),
     ("inspect small.cambricon --bind n=3", "an offline model has its shapes"),
     ("inspect small.onnx --scheme", "this is none"),
+    ("profile small.onnx --preprocess scale=0.1", "--preprocess has an effect with --input-type uint8"),
     ("compare small.onnx two.mlu --data images.npz --scheme q.toml", "--scheme: says how the twin is made"),
     ("compare small.onnx two.mlu --data images.npz -p prune-channels", "--passes: says how the twin is made"),
     ("compare small.onnx two.mlu --data images.npz --after quantize --float f16", "--after, --float: says how"),
