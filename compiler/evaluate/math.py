@@ -153,15 +153,21 @@ def erf(op: Op, x: np.ndarray) -> np.ndarray:
     return kernels.erf(x)
 
 
+def integer_bounds(dtype: np.dtype, low: float, high: float) -> tuple[int, int]:
+    """Bounds of a clip as integers of a type: those beyond it are its own, others are rounded inwards."""
+    limits = np.iinfo(dtype)
+    lowest = limits.min if low <= limits.min else int(np.ceil(min(low, limits.max)))
+    highest = limits.max if high >= limits.max else int(np.floor(max(high, limits.min)))
+    return min(lowest, limits.max), max(highest, limits.min)
+
+
 @evaluator("math.clip", folds=True, widens=True)
 def clip(op: Op, x: np.ndarray) -> np.ndarray:
-    """Integers are compared as integers: infinite bounds are those of the type, others are rounded inwards."""
+    """Integers are compared as integers."""
     low, high = op.low, op.high  # type: ignore[attr-defined]
     if x.dtype.kind in "iu":
-        limits = np.iinfo(x.dtype)
-        low = limits.min if low <= limits.min else int(np.ceil(low))
-        high = limits.max if high >= limits.max else int(np.floor(high))
-        return np.minimum(np.maximum(x, x.dtype.type(min(low, limits.max))), x.dtype.type(max(high, limits.min)))
+        lowest, highest = integer_bounds(x.dtype, low, high)
+        return np.minimum(np.maximum(x, x.dtype.type(lowest)), x.dtype.type(highest))
     from compiler.evaluate import kernels
 
     return kernels.clip(x, low, high)

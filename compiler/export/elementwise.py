@@ -55,10 +55,10 @@ WITH_ATTRIBUTES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def plain(value: Any) -> Any:
-    """An attribute's value as ONNX stores it."""
+    """An attribute's value as ONNX stores it; None, which is left out, for an empty list: it has no type there."""
     if isinstance(value, bool):
         return int(value)
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) or None if isinstance(value, tuple) else value
 
 
 def _one_node(graph: Graph, op: Any) -> Any:

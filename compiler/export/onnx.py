@@ -49,6 +49,7 @@ def to_onnx(module: Module) -> onnx.ModelProto:
             _write(graph, op, reserved)
         except NotExpressible as reason:
             faults.append(_fault(op, str(reason)))
+            graph.names |= {r: graph.fresh(r.name) for r in op.results}  # so that what takes them is looked at too
     if faults:
         raise CompilerError(faults)
     return _model(graph, module, outputs, names)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.evaluate.math import integer_bounds
 from compiler.export.graph import Graph, NotExpressible, dequantized, element_type, quantized, row
 
 
@@ -103,8 +104,11 @@ def rsqrt(g: Graph, op: Any) -> str:
 
 @row("math.clip")
 def clip(g: Graph, op: Any) -> str:
-    low = "" if op.low == -math.inf else g.scalar(op.low, op.x)
-    high = "" if op.high == math.inf else g.scalar(op.high, op.x)
+    bounds = (op.low, op.high)
+    if op.x.type.dtype.is_integer:
+        bounds = integer_bounds(op.x.type.dtype.numpy, *bounds)
+    low = "" if op.low == -math.inf else g.scalar(bounds[0], op.x)
+    high = "" if op.high == math.inf else g.scalar(bounds[1], op.x)
     return g.node("Clip", g.get(op.x), low, high, name=op.name)
 
 

@@ -54,6 +54,28 @@ def test_a_network_comes_back_the_same_from_its_onnx_form(tmp_path: Path) -> Non
         assert np.allclose(ours, theirs, atol=1e-5)
 
 
+def test_bounds_of_integers_are_rounded_inwards() -> None:
+    text = "func @main(%x: tensor<5xi8>) -> (tensor<5xi8>) {\n"
+    text += "  %y = math.clip %x {low = -2.5, high = 300.0} : tensor<5xi8>\n  return %y\n}\n"
+    x = np.array([-100, -3, -2, 5, 100], np.int8)
+    assert run(to_onnx(parse_module(text)), [x])[0].tolist() == [-2, -2, -2, 5, 100]
+
+
+def test_a_transpose_of_a_single_number_has_no_axes_to_name() -> None:
+    net = Network(())
+    made = to_onnx(net.done(net.op("tensor.transpose", net.x, name="y", perm=())))
+    assert run(made, [np.array(3.0, np.float32)])[0] == 3.0
+
+
+def test_all_that_cannot_be_written_is_told_at_once() -> None:
+    net = Network((1, 2, 4, 4))
+    first = net.op("nn.avg_pool2d", net.x, name="first", kernel=(1, 1), pads=(1, 1, 1, 1))
+    second = net.op("nn.avg_pool2d", net.relu(first, "r"), name="second", kernel=(1, 1), pads=(1, 1, 1, 1))
+    with pytest.raises(CompilerError) as fault:
+        to_onnx(net.done(second))
+    assert [d.where for d in fault.value.diagnostics] == ["'first'", "'second'"]
+
+
 def test_values_keep_their_names() -> None:
     made = to_onnx(network())
     names = {name for node in made.graph.node for name in node.output}
