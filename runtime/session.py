@@ -200,6 +200,7 @@ class Session:
     # -- engines -------------------------------------------------------------------------------------------------------
     def _simulate(self, threads: int | None, translate: Mapping[str, bool] | bool | None) -> None:
         """Lay out the arena, copy the constants there, translate every device function."""
+        from compiler.native.build import without_collector
         from runtime.machine import Arena, Executor, default_threads
         from runtime.translate import Options
         from runtime.translate import translate as make_plan
@@ -210,12 +211,13 @@ class Session:
         constants = self.model.constants
         for function in self.model.device_functions[:1]:
             self._arena.view((spaces[function.name].constants, constants.size))[:] = constants
-        self._plans = {
-            f.name: make_plan(
-                f, self.proofs[f.name].order, spaces[f.name], self.model.rounding, options, self._arena.bytes
-            )
-            for f in self.model.device_functions
-        }
+        with without_collector():
+            self._plans = {
+                f.name: make_plan(
+                    f, self.proofs[f.name].order, spaces[f.name], self.model.rounding, options, self._arena.bytes
+                )
+                for f in self.model.device_functions
+            }
         self._executor = Executor(self._arena, list(self._plans.values()), threads or default_threads())
         self._segments |= {f.name: self._simulator(f) for f in self.model.device_functions}
 

@@ -100,8 +100,8 @@ def optimised(module: ir.Module) -> Any:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Python's collector would look through thousands of instructions again and again, and find them all in use."""
+def without_collector() -> Iterator[None]:
+    """Where much is made and nothing thrown away: Python's collector would look through all of it again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -145,7 +145,7 @@ class Kernel:
         folder = _code_of(Path(self.python.__code__.co_filename).parent)
         code = read_code(folder, label)
         if code is None:
-            with _without_collector():
+            with without_collector():
                 code = _machine().emit_object(optimised(self.module(**known)))
             write_code(folder, label, code)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(self.name)
