@@ -136,13 +136,15 @@ class Profile:
         return used / self.seconds if self.seconds else 0.0
 
     def _meant(self, f: FunctionProfile) -> float:
-        """The part of a function's multiply-adds that is not done again at the borders of tiles."""
+        """The part of a function's multiply-adds that the network means: not done again at the borders of tiles, nor
+        with zeros of filters for several pixels."""
         done = f.timeline.totals.macs
         return self.implied_macs.get(f.name, done) / done if done else 0.0
 
     @property
     def repeated(self) -> float:
-        """Multiply-adds done again at the borders of tiles, as a part of those of the network."""
+        """Multiply-adds done again at the borders of tiles, or with zeros of filters for several pixels, as a part of
+        those of the network."""
         meant = sum(f.calls * self._meant(f) * f.timeline.totals.macs for f in self.functions)
         return self.macs / meant - 1.0 if meant else 0.0
 
@@ -264,7 +266,7 @@ def _lines(p: Profile, top: int) -> Iterator[str]:
     yield f"transfers    {p.transfer_seconds * 1e3:.3f} ms between host and board"
     if len(p.steps) > 1:
         yield f"steps        {' > '.join(p.steps)}"
-    again = f" ({p.repeated:.1%} of the network's done again at tile borders)" if p.repeated > 0.0005 else ""
+    again = f" ({p.repeated:.1%} more than the network's: at tile borders, with zeros)" if p.repeated > 0.0005 else ""
     yield f"work         {p.macs / 1e6:.1f} M multiply-adds{again}, {p.utilisation:.1%} of the matrix units' peak"
     yield "traffic      " + ", ".join(f"{name.replace('_', ' ')} {_bytes(size)}" for name, size in p.traffic().items())
     moved, least = p.traffic()["ddr_read"] + p.traffic()["ddr_write"], p.ddr_lower_bound

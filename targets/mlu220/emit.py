@@ -20,12 +20,11 @@ from targets.mlu220.boxes import View, cut, dense_strides
 from targets.mlu220.container import DebugEntry, DeviceFunction, HostFunction, IORecord, OfflineModel
 from targets.mlu220.emit_kernel import CoreEmitter, Outside
 from targets.mlu220.hardware import Board
-from targets.mlu220.op_base import FILTERS
+from targets.mlu220.op_base import FILTERS, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
-from targets.mlu220.scheduling import staged_bytes
 from targets.mlu220.stream import Stream
-from targets.mlu220.tiling import KernelSchedule, KernelShape, Parameter, granule
+from targets.mlu220.tiling import KernelSchedule, KernelShape, Parameter, granule, pixels_side_by_side
 from targets.mlu220.wiring import Wiring, host_function, plain_data
 
 CONSTANT_ALIGNMENT = 64
@@ -55,17 +54,18 @@ class ConstantPool:
     def array(self, constant: Constant) -> int:
         return self.place(("array", constant.hash), lambda: constant.data)
 
-    def filters(self, op: Conv2d) -> int:
-        """Packed filters of a convolution, group after group."""
+    def filters(self, op: Conv2d, pixels: int) -> int:
+        """Packed filters of a convolution, for so many pixels side by side, group after group."""
         w = op.w
-        per_group = w.data.shape[0] // op.groups
 
         def pack() -> np.ndarray:
-            groups = [w.data[g * per_group : (g + 1) * per_group] for g in range(op.groups)]
+            data = op.filters_of(pixels)
+            groups = np.split(data, op.groups)
             blocks = [group[..., low:high] for low, high in op.pieces for group in groups]
             return np.concatenate([isa.pack_filters(np.ascontiguousarray(block), op.runs) for block in blocks])
 
-        return self.place(("filters", w.hash, int(op.runs), op.groups, op.splits), pack)
+        form = int(op.runs), op.groups, op.splits, pixels, op.window_width(pixels)
+        return self.place(("filters", w.hash, *form), pack)
 
     def segment(self) -> np.ndarray:
         return np.concatenate(self._parts) if self._parts else np.zeros(0, np.uint8)
@@ -192,7 +192,7 @@ class FunctionEmitter:
         shape = KernelShape(kernel)
         schedule = KernelSchedule.of(kernel)
         tags = {op: self._tag(op) for op in shape.ops}
-        staged = self._stage_parameters(shape, tags)
+        staged = self._stage_parameters(shape, pixels_side_by_side(shape, schedule), tags)
         for stream in (*self.streams, self.memory):
             stream.tag = -1
             stream.barrier(self.mask)
@@ -202,22 +202,27 @@ class FunctionEmitter:
         ):
             CoreEmitter(stream, shape, schedule, outside).run(part)
 
-    def _stage_parameters(self, shape: KernelShape, tags: dict[Any, int]) -> dict[Parameter, tuple[int, int]]:
+    def _stage_parameters(
+        self, shape: KernelShape, pixels: dict[MluOp, int], tags: dict[Any, int]
+    ) -> dict[Parameter, tuple[int, int]]:
         """Where each constant parameter is read from; the memory core brings them to SRAM one kernel ahead."""
         staged: dict[Parameter, tuple[int, int]] = {}
         for parameter in shape.parameters:
             if not isinstance(parameter.value, Constant):
                 continue
+            op = parameter.op
             if parameter.kind == FILTERS:
-                assert isinstance(parameter.op, Conv2d)
-                source = self.pool.filters(parameter.op)
+                assert isinstance(op, Conv2d)
+                side_by_side = pixels.get(op, 1)
+                source = self.pool.filters(op, side_by_side)
+                size = op.filter_bytes(op.w.type.static_shape[0], pixels=side_by_side)
             else:
-                source = self.pool.array(parameter.value)
+                source, size = self.pool.array(parameter.value), parameter.value.type.bytes
             staged[parameter] = (isa.CONSTANTS, source)
             if parameter in shape.staging:
                 offset = shape.staging[parameter]
-                self.memory.tag = tags[parameter.op]
-                for low, high in cut((0, staged_bytes(parameter)), STAGED_RUN):
+                self.memory.tag = tags[op]
+                for low, high in cut((0, size), STAGED_RUN):
                     copy = isa.Copy(dst=(isa.SRAM, offset + low), src=(isa.CONSTANTS, source + low), run=high - low)
                     self.memory.add(copy, [], [])
                 staged[parameter] = (isa.SRAM, offset)

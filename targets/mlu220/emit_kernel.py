@@ -19,7 +19,7 @@ from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from targets.mlu220 import isa
 from targets.mlu220.boxes import Box, Interval, View, box_shape, clip, common_loops, dense_strides, volume, whole
-from targets.mlu220.op_base import FILTERS, TAPS, Emitter, MluOp
+from targets.mlu220.op_base import FILTERS, Emitter, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import copy_instructions
 from targets.mlu220.tiling import (
@@ -275,14 +275,10 @@ class CoreEmitter:
             view = View(*self.outside.place(parameter), everything, dense_strides(everything, dtype.size), dtype)
         else:
             view = self.outside.view(parameter.value)
-        source = _repeated(_inside(view, whole(everything), box), self._times(parameter))
+        source = _repeated(_inside(view, whole(everything), box), self.pixels.get(parameter.op, 1))
         target = View(isa.NRAM, address, source.shape, dense_strides(source.shape, dtype.size), dtype, slot)
         for instruction in copy_instructions(target, source):
             self.sink.add(instruction, [slot], [])
-
-    def _times(self, parameter: Parameter) -> int:
-        """How often every channel's numbers of a parameter stand side by side on chip."""
-        return self.pixels.get(parameter.op, 1) if parameter.kind == TAPS else 1
 
     def _split_convolution(self, op: Conv2d, tile: Tile, out: View, x: View | None, channels: Interval) -> None:
         """A convolution whose filters come to WRAM part by part, for every tile anew."""
@@ -329,7 +325,7 @@ class CoreEmitter:
             everything = op.w.type.static_shape[0]
             base += sum(op.filter_bytes(everything, p) for p in op.pieces[: op.pieces.index(piece)])
         start = op.filter_bytes(low, piece) if low else 0
-        size = op.filter_bytes(high - low, piece)
+        size = op.filter_bytes(high - low, piece, self.pixels.get(op, 1))
         self.sink.add(isa.Copy(dst=(isa.WRAM, address), src=(space, base + start), run=size), [slot], [])
 
     def _parameter_view(self, op: MluOp, index: int, tile: Tile, box: Box) -> View:
@@ -337,10 +333,9 @@ class CoreEmitter:
             if parameter.op is op and parameter.index == index:
                 address, slot = self._parameter_place(number, tile)
                 space = isa.WRAM if parameter.kind == FILTERS else isa.NRAM
-                *axes, channels = box_shape(box)
-                shape = (*axes, channels * self._times(parameter))
-                dtype = parameter.value.type.dtype
-                return View(space, address, shape, dense_strides(shape, dtype.size), dtype, slot)
+                shape, dtype = list(box_shape(box)), parameter.value.type.dtype
+                shape[0 if parameter.kind == FILTERS else -1] *= self.pixels.get(op, 1)
+                return View(space, address, tuple(shape), dense_strides(shape, dtype.size), dtype, slot)
         raise KeyError(f"{op.op_name} has no parameter {index}")
 
 

@@ -7,6 +7,7 @@ The result is the raw sum: `fp32(sum) * 2^fix_position`, rounded to the result's
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -22,6 +23,13 @@ TYPE_CODES = {
     DType.I8: isa.Type.I8, DType.I16: isa.Type.I16, DType.F16: isa.Type.F16, DType.F32: isa.Type.F32,
 }  # fmt: skip
 
+
+MOST_PIXELS = 8
+"""Most pixels that a convolution of few channels computes as one."""
+
+BYTE_STEPS = 1 / 8
+"""Steps of the matrix unit that a byte more of filters must save at least: about twice what four cores do while it
+comes from DDR."""
 
 SPLIT_UNIT = 32
 """Input channels are split at multiples of this: what a lane of the matrix unit takes per cycle (docs/mlu220.md 1.2
@@ -98,13 +106,49 @@ class Conv2d(MluOp):
             return [(0, ci)]
         return cut((0, ci), -(-ci // (self.splits * SPLIT_UNIT)) * SPLIT_UNIT)
 
-    def filter_bytes(self, channels: int, piece: Interval | None = None) -> int:
+    @property
+    def most_pixels(self) -> int:
+        """How many neighbouring pixels are best computed as one of as many times the channels, so that the lanes of the
+        matrix unit are filled: for the fewest steps, larger filters counted in."""
+        n, oh, ow, co = self.y.type.static_shape
+        if self.groups > 1 or self.splits > 1 or self.dilations[1] > 1:
+            return 1
+        most = min(MOST_PIXELS, isa.LANES // co, ow)
+        cost = {
+            pixels: n * oh * -(-ow // pixels) * self._steps(pixels) + BYTE_STEPS * self.filter_bytes(co, pixels=pixels)
+            for pixels in range(1, most + 1)
+        }
+        return min(cost, key=cost.__getitem__, default=1)
+
+    def _steps(self, pixels: int) -> int:
+        """Steps of a lane of the matrix unit per window of so many pixels."""
+        _, kh, _, ci = self.w.type.static_shape
+        wide = max(self.x.type.dtype.size, self.w.type.dtype.size)
+        return kh * -(-self.window_width(pixels) * ci * wide // SPLIT_UNIT)
+
+    def window_width(self, pixels: int) -> int:
+        """Columns of the window of so many pixels side by side."""
+        return self.w.type.static_shape[2] + (pixels - 1) * self.strides[1]
+
+    def filters_of(self, pixels: int) -> np.ndarray:
+        """Filters of so many pixels computed as one: those of every pixel, zero where others' windows are."""
+        w = self.w.data
+        if pixels == 1:
+            return w
+        co, kh, kw, ci = w.shape
+        found = np.zeros((pixels, co, kh, self.window_width(pixels), ci), w.dtype)
+        for pixel in range(pixels):
+            first = pixel * self.strides[1]
+            found[pixel, :, :, first : first + kw] = w
+        return found.reshape(pixels * co, *found.shape[2:])
+
+    def filter_bytes(self, channels: int, piece: Interval | None = None, pixels: int = 1) -> int:
         """WRAM bytes of the filters of `channels` output channels (all groups), of one split's input channels or of
-        all."""
-        _, kh, kw, _ = self.w.type.static_shape
-        code = TYPE_CODES[self.w.type.dtype]
+        all, for so many pixels as one."""
+        kh, kw = self.w.type.static_shape[1], self.window_width(pixels)
+        code, co = TYPE_CODES[self.w.type.dtype], pixels * channels // self.groups
         pieces = self.pieces if piece is None else [piece]
-        sizes = (isa.filter_bytes(channels // self.groups, kh, kw, high - low, code, self.runs) for low, high in pieces)
+        sizes = (isa.filter_bytes(co, kh, kw, high - low, code, self.runs) for low, high in pieces)
         return sum(map(int, sizes)) * self.groups
 
     @property
@@ -129,23 +173,41 @@ class Conv2d(MluOp):
                 )  # fmt: skip
                 emitter.add(instruction, [sums.slot, *([out.slot] if last else [])], reads)
 
-    def _instruction(self, out: View, x: View, filters: int, **partial: int) -> isa.Conv:
+    def _instruction(self, out: View, x: View, filters: int, pixels: int = 1, **partial: int) -> isa.Conv:
         """The convolution of one image of one group: views of exactly its input and output channels."""
         return isa.Conv(
             dst=out.address, src=x.address, filters=filters,
-            ci=x.shape[3], h=x.shape[1], w=x.shape[2], kh=self.w.type.shape[1], kw=self.w.type.shape[2],
-            stride_y=self.strides[0], stride_x=self.strides[1],
-            dilation_y=self.dilations[0], dilation_x=self.dilations[1], co=out.shape[3],
+            ci=x.shape[3], h=x.shape[1], w=x.shape[2], kh=self.w.type.shape[1], kw=self.window_width(pixels),
+            stride_y=self.strides[0], stride_x=pixels * self.strides[1],
+            dilation_y=self.dilations[0], dilation_x=self.dilations[1], co=pixels * out.shape[3],
             src_row_pitch=x.strides[1], src_pixel_pitch=x.strides[2],
-            dst_row_pitch=out.strides[1], dst_pixel_pitch=out.strides[2],
+            dst_row_pitch=out.strides[1], dst_pixel_pitch=pixels * out.strides[2],
             fix_position=self.fix_position,
             src_type=TYPE_CODES[x.dtype], filter_type=TYPE_CODES[self.w.type.dtype],
             dst_type=TYPE_CODES[out.dtype], runs=self.runs, **partial,
         )  # fmt: skip
 
+    def _emit_pixels(self, emitter: Emitter, out: View, x: View, filters: View, pixels: int) -> None:
+        """Several pixels as one; those left over at the end of a row are computed together with some before them once
+        more."""
+        width = out.shape[2]
+        whole = [(0, width // pixels * pixels)] + [(width - pixels, pixels)] * (width % pixels > 0)
+        for n, (first, columns) in itertools.product(range(out.shape[0]), whole):
+            taken = (columns // pixels - 1) * pixels * self.strides[1] + self.window_width(pixels)
+            instruction = self._instruction(
+                out.sub((n, 0, first, 0), (1, out.shape[1], columns, out.shape[3])),
+                x.sub((n, 0, first * self.strides[1], 0), (1, x.shape[1], taken, x.shape[3])),
+                filters.address, pixels,
+            )  # fmt: skip
+            emitter.add(instruction, [out.slot], [x.slot, filters.slot])
+
     def emit_tile(self, emitter: Emitter, out: View, inputs: Sequence[View | None]) -> None:
         x, filters = inputs[0], inputs[1]
         assert x is not None and filters is not None
+        pixels = filters.shape[0] // out.shape[3]
+        if pixels > 1:
+            self._emit_pixels(emitter, out, x, filters, pixels)
+            return
         ci = self.w.type.static_shape[3]
         channels = out.shape[3] // self.groups
         slab = self.filter_bytes(out.shape[3]) // self.groups

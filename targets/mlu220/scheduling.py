@@ -281,10 +281,12 @@ def _with_more_tiles(shape: KernelShape, found: KernelSchedule, board: Board) ->
 
 
 def staged_bytes(parameter: Parameter) -> int:
-    """Bytes of all of a constant parameter, filters packed; 0 for one that is computed."""
+    """Bytes of all of a constant parameter, filters packed, for as many pixels side by side as there may be; 0 for one
+    that is computed."""
+    op = parameter.op
     if parameter.kind == FILTERS:
-        assert isinstance(parameter.op, Conv2d)
-        return parameter.op.filter_bytes(parameter.value.type.static_shape[0])
+        assert isinstance(op, Conv2d)
+        return max(op.filter_bytes(op.w.type.static_shape[0], pixels=pixels) for pixels in (1, op.most_pixels))
     return parameter.value.type.bytes if isinstance(parameter.value, Constant) else 0
 
 
@@ -382,10 +384,10 @@ def _least_work(op: MluOp, out: tuple[int, ...], board: Board) -> float:
     """Cycles of an op's unit for a result of this shape, without what each instruction costs on top."""
     elements = math.prod(out)
     if isinstance(op, Conv2d):
-        _, kh, kw, ci = op.w.type.static_shape
+        _, kh, _, ci = op.w.type.static_shape
         wide = max(op.x.type.dtype.size, op.w.type.dtype.size)
         lanes = -(-(out[-1] // op.groups) // board.matrix_lanes) * op.groups
-        steps = kh * kw * ci * wide / board.matrix_lane_bytes
+        steps = kh * op.window_width(op.most_pixels) / op.most_pixels * ci * wide / board.matrix_lane_bytes
         return elements / out[-1] * steps * lanes if out[-1] else 0.0
     taps = 1
     if isinstance(op, DepthwiseConv2d):

@@ -19,8 +19,8 @@ from compiler.ir.types import DType
 from compiler.ops.graph import Kernel
 from targets.mlu220.boxes import Box, Interval, box_shape, clip, cut, hull, split_evenly, volume, whole
 from targets.mlu220.hardware import Board
-from targets.mlu220.op_base import FILTERS, TAPS, MluOp
-from targets.mlu220.op_matrix import Conv2d, Matmul
+from targets.mlu220.op_base import FILTERS, MluOp
+from targets.mlu220.op_matrix import MOST_PIXELS, Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Transpose
 from targets.mlu220.op_vector import DepthwiseConv2d, Pool, Reduce
 
@@ -182,6 +182,17 @@ class KernelShape:
             found[value] = max(2, max(used) - made + 1)
         return found
 
+    @cached_property
+    def narrow(self) -> list[DepthwiseConv2d | Conv2d]:
+        """Convolutions that may compute several neighbouring pixels as one."""
+        if len(self.shape) != 4:
+            return []
+        return [
+            op for op in self.ops
+            if (isinstance(op, DepthwiseConv2d) and op.strides[1] == 1)
+            or (isinstance(op, Conv2d) and op.most_pixels > 1)
+        ]  # fmt: skip
+
     def demand(self, box: Box) -> dict[Value, Box]:
         """Per value of the region, the box (not clipped) that a box of the domain needs of it."""
         if box not in self._demands:
@@ -235,45 +246,43 @@ class KernelShape:
         return self._parameter_boxes[key]
 
 
-def parameter_bytes(parameter: Parameter, box: Box) -> int:
-    """On-chip bytes of the part `box` of a parameter, once."""
+def parameter_bytes(parameter: Parameter, box: Box, pixels: int) -> int:
+    """On-chip bytes of the part `box` of a parameter, for so many pixels side by side."""
     if parameter.kind == FILTERS:
         assert isinstance(parameter.op, Conv2d)
         channels = box[0][1] - box[0][0]
-        return max(parameter.op.filter_bytes(channels, piece) for piece in parameter.op.pieces)
-    return volume(box) * parameter.value.type.dtype.size
+        return max(parameter.op.filter_bytes(channels, piece, pixels) for piece in parameter.op.pieces)
+    return pixels * volume(box) * parameter.value.type.dtype.size
 
-
-MOST_PIXELS = 8
-"""Most pixels whose channels are put side by side."""
 
 MOST_TAP_BYTES = 16 << 10
 """Most NRAM bytes of depthwise filters that stand there once for each of several pixels."""
 
 
 def pixels_side_by_side(shape: KernelShape, schedule: KernelSchedule) -> dict[MluOp, int]:
-    """Per depthwise convolution with windows one pixel apart, how many of them are computed as one of as many times the
-    channels: vectors of few channels would be filled in part only. The filters are then in NRAM that many times."""
-    narrow = [op for op in shape.ops if isinstance(op, DepthwiseConv2d) and op.strides[1] == 1]
-    if not narrow or len(shape.shape) != 4:
+    """Per convolution of few channels, how many neighbouring pixels are computed as one of as many times the channels:
+    the vectors, and the lanes of the matrix unit, would be filled in part only. It then has filters for as many."""
+    if not shape.narrow:
         return {}
     parts = schedule.parts(shape.shape, granule(shape, schedule.split))
     columns = tuple(dict.fromkeys(piece for part in parts for piece in cut(part[2], schedule.tile[2])))
     key = columns, schedule.tile[3]
     if key not in shape.pixels:
         demands = [shape.demand((*parts[0][:2], piece, (0, schedule.tile[3]))) for piece in columns]
-        shape.pixels[key] = {op: _fewest_vectors(op, demands) for op in narrow}
+        shape.pixels[key] = {op: _pixels_of(op, demands) for op in shape.narrow}
     return shape.pixels[key]
 
 
-def _fewest_vectors(op: DepthwiseConv2d, demands: Sequence[dict[Value, Box]]) -> int:
-    """How many pixels side by side take the fewest vectors in tiles with these demands; at most their columns."""
+def _pixels_of(op: DepthwiseConv2d | Conv2d, demands: Sequence[dict[Value, Box]]) -> int:
+    """How many pixels an op computes as one in tiles with these demands; at most their columns."""
     y = op.results[0]
     boxes = [box_shape(clip(demand[y], y.type.static_shape)) for demand in demands if y in demand]
     widths = [box[2] for box in boxes if box[2]]
     size = max((box[3] for box in boxes), default=0) * y.type.dtype.size
     if not widths or not size:
         return 1
+    if isinstance(op, Conv2d):
+        return op.most_pixels if op.most_pixels <= min(widths) else 1
     most = min(MOST_PIXELS, *widths, MOST_TAP_BYTES // (math.prod(op.w.type.static_shape[:2]) * size))
     vectors = {
         pixels: sum(-(-width // pixels) for width in widths) * -(-pixels * size // ALIGNMENT)
@@ -419,8 +428,9 @@ def place_buffers(shape: KernelShape, schedule: KernelSchedule) -> tuple[KernelS
     pixels = pixels_side_by_side(shape, schedule)
     parameters, nram, wram = [], 0, 0
     for parameter in shape.parameters:
-        times = pixels.get(parameter.op, 1) if parameter.kind == TAPS else 1
-        size = aligned(times * max(parameter_bytes(parameter, shape.parameter_box(parameter, d)) for d in demands))
+        side_by_side = pixels.get(parameter.op, 1)
+        boxes = [shape.parameter_box(parameter, d) for d in demands]
+        size = aligned(max(parameter_bytes(parameter, box, side_by_side) for box in boxes))
         if parameter.kind == FILTERS:
             split = isinstance(parameter.op, Conv2d) and parameter.op.splits > 1
             filter_copies = schedule.buffers if split else copies

@@ -69,6 +69,47 @@ def test_narrow_windows_inside_a_chain_are_the_same_in_every_tile(schedule: str,
     same_everywhere(net.done(y), cores=cores, schedule=schedule, chain="chain-kernels{gain=-99.0}")
 
 
+# -- convolutions ----------------------------------------------------------------------------------------------------
+def convolution(ci: int, co: int, height: int, width: int, kernel: int, batch: int = 1, **attributes: object) -> Module:
+    net = Network((batch, ci, height, width))
+    return net.done(net.relu(net.conv(net.x, co, "y", kernel=kernel, **attributes), "z"))
+
+
+@pytest.mark.parametrize(
+    ("ci", "co", "kernel", "stride", "side_by_side"),
+    [(16, 16, 3, 1, 4), (3, 32, 3, 2, 2), (3, 8, 5, 1, 6), (64, 16, 1, 1, 1), (16, 48, 3, 1, 1), (8, 16, 1, 1, 4)],
+)
+def test_pixels_of_few_channels_share_the_lanes_of_the_matrix_unit(
+    ci: int, co: int, kernel: int, stride: int, side_by_side: int
+) -> None:
+    made = same_everywhere(convolution(ci, co, 36, 48 * stride, kernel, strides=(1, stride)))
+    assert field(made, isa.Conv, "co") == {co * side_by_side}
+    assert field(made, isa.Conv, "kw") == {kernel + (side_by_side - 1) * stride}
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 13, 30])
+@pytest.mark.parametrize("cores", [1, 4])
+def test_a_row_of_any_length_is_convolved(width: int, cores: int) -> None:
+    same_everywhere(convolution(12, 16, 7, width, 3, batch=2), cores=cores)
+
+
+def test_tiles_with_fewer_columns_than_pixels_go_one_by_one() -> None:
+    made = same_everywhere(convolution(16, 8, 1, 9, 3))
+    assert field(made, isa.Conv, "co") == {8}, "columns are cut over the cores: two or three each"
+
+
+def test_one_filter_in_two_forms_is_stored_in_both() -> None:
+    net = Network((1, 8, 12, 16), (1, 8, 12, 3))
+    w = net.constant("w", 8, 8, 3, 3, scale=0.2)
+    y, z = (net.op("nn.conv2d", x, w, name=name, pads=(1, 1, 1, 1)) for x, name in zip(net.inputs, "yz", strict=True))
+    assert len(field(same_everywhere(net.done(y, z)), isa.Conv, "co")) == 2
+
+
+@pytest.mark.parametrize("quantize", ["quantize{i16=*}", "quantize{i16=y}"])
+def test_wide_integers_share_lanes_too(quantize: str) -> None:
+    same_everywhere(convolution(5, 8, 6, 19, 3), quantize=quantize)
+
+
 # -- transpositions --------------------------------------------------------------------------------------------------
 TRANSPOSED = {
     "channels last": ((1, 9, 6, 40), (0, 3, 1, 2)), "channels first": ((1, 40, 9, 6), (0, 2, 3, 1)),
