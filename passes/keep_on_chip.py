@@ -28,6 +28,11 @@ OVERLAP = 2
 """How often rows are loaded that windows of neighbouring tiles share."""
 
 
+LEAST_UNHIDDEN = 4096
+"""Bytes from which a parameter of the first kernel is loaded once for all cores: nothing runs meanwhile, and every such
+load takes its time to begin."""
+
+
 @dataclass(eq=False)
 class Request:
     """Bytes wanted from kernel `first` to kernel `last` (numbers in order), and the off-chip bytes they save."""
@@ -139,7 +144,7 @@ def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Re
     for number, kernel in enumerate(kernels):
         for index, size in enumerate(target.staged_parameters(kernel)):
             saved = size * max(cores - 1, 1)
-            if not size:
+            if not size or (number == 0 and size < LEAST_UNHIDDEN):
                 continue
             requests.append(
                 Request(_aligned(size, target), max(number - 1, 0), number, saved, kernel=kernel, index=index)

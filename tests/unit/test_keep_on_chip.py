@@ -72,6 +72,13 @@ def test_a_result_that_the_next_kernel_reads_stays_on_chip() -> None:
     assert list(last.on_chip["inputs"]) == [0]
 
 
+def test_small_parameters_of_the_first_kernel_are_loaded_by_each_core() -> None:
+    made = journey(chain(), chain="")
+    first, second, _ = [op for op in made.placed.ops() if op.op_name == "graph.kernel"]
+    staged = [[offset >= 0 for offset in op.attributes["on_chip"]["parameters"]] for op in (first, second)]
+    assert staged == [[True, False, False], [True, True, True]], "filters, scales, biases"
+
+
 def test_what_the_function_gives_is_stored() -> None:
     *_, last = kept(chain())
     assert not list(last.on_chip["results"])
