@@ -8,7 +8,7 @@ Compiling asks the same questions; this only asks them all and early.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compiler.errors import CompilerError, Diagnostic
 from compiler.evaluate.control import CONTROL
 from compiler.frontend.load import load
-from compiler.ir.core import Module, Op
+from compiler.frontend.records import UNCONVERTED
+from compiler.ir.core import Argument, Module, Op, Value
 
 if TYPE_CHECKING:
     from compiler.frontend.records import NodeRecord
@@ -146,8 +147,8 @@ def lint(
         importer.run()
     except CompilerError as fault:
         return LintReport(path.name, [], list(fault.diagnostics))
-    ops = _by_node(importer.module)
-    nodes = [_lint_node(record, ops) for record in importer.records]
+    ops, behind = _by_node(importer.module), _behind_placeholders(importer.module)
+    nodes = [_lint_node(record, ops.get(record.name, ()), behind) for record in importer.records]
     return LintReport(path.name, _ask_target(nodes, ops, target), importer.faults, state_notes(importer.module))
 
 
@@ -163,9 +164,26 @@ def state_notes(module: Module) -> list[str]:
     ]
 
 
-def _lint_node(record: NodeRecord, ops: Mapping[str, Sequence[Op]]) -> LintNode:
-    status = "folded" if record.status == "converted" and not ops.get(record.name) else record.status
-    return LintNode(record.name, record.operator, status, record.reason, record.remedy)
+def _lint_node(record: NodeRecord, ops: Sequence[Op], behind: Collection[Op]) -> LintNode:
+    status, reason = record.status, record.reason
+    if status == "converted" and not ops:
+        status = "folded"
+    elif status == "converted" and any(op in behind for op in ops):
+        status, reason = "blocked", UNCONVERTED
+    return LintNode(record.name, record.operator, status, reason, record.remedy)
+
+
+def _behind_placeholders(module: Module) -> set[Op]:
+    """Ops that take, perhaps through others, what stands for the result of a node that was not converted."""
+    found: set[Op] = set()
+    for op in module.ops():
+        if any(_is_placeholder(v) or v.producer in found for v in op.inputs):
+            found.add(op)
+    return found
+
+
+def _is_placeholder(value: Value) -> bool:
+    return isinstance(value, Argument) and value.index < 0
 
 
 def _ask_target(

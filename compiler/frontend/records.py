@@ -32,6 +32,10 @@ class Malformed(Exception):
         self.remedy = remedy
 
 
+UNCONVERTED = "takes the output of a node that was not converted"
+"""Why a node is blocked."""
+
+
 @dataclass
 class NodeRecord:
     """What became of a node. `status`: converted, folded (known at import), unsupported, malformed, or blocked (takes

@@ -260,7 +260,7 @@ def frac(c: Call, self: Any) -> Any:
     return c.emit(math.Sub, self, trunc(c, self))
 
 
-@aten("aten::neg", "aten::negative", "aten::abs", "aten::absolute")
+@aten("aten::neg", "aten::negative", "aten::abs", "aten::absolute", "prim::abs")
 def sign_change(c: Call, self: Any) -> Any:
     negates = c.base.startswith("neg")
     if not isinstance(self, Value):
@@ -410,3 +410,29 @@ def shift(c: Call, self: Any, other: Any) -> Any:
     x = c.tensor(self)
     factor = c.scalar_like(1 << c.integer(other, "the shift"), x)
     return c.emit(math.Mul, x, factor) if left else floor_divide(c, x, factor)
+
+
+# -- of two operands, by others ----------------------------------------------------------------------------------------
+@aten("aten::copysign")
+def copy_sign(c: Call, self: Any, other: Any) -> Any:
+    """The sign of a zero is not told apart."""
+    a, b = together_real(c, self, other)
+    size = c.emit(math.Abs, a)
+    return c.emit(math.Where, c.emit(math.Less, b, c.scalar_like(0.0, b)), c.emit(math.Neg, size), size)
+
+
+@aten("aten::xlogy", "aten::special_xlogy")
+def x_log_y(c: Call, self: Any, other: Any) -> Any:
+    x, y = together_real(c, self, other)
+    zero = c.scalar_like(0.0, x)
+    return c.emit(math.Where, c.emit(math.Equal, x, zero), zero, c.emit(math.Mul, x, c.emit(math.Log, y)))
+
+
+@aten("aten::sinc", "aten::special_sinc")
+def sinc(c: Call, self: Any) -> Any:
+    x = c.real(self)
+    turned = c.emit(math.Mul, x, c.scalar_like(pymath.pi, x))
+    at_zero = c.emit(math.Equal, x, c.scalar_like(0.0, x))
+    one = c.scalar_like(1.0, x)
+    quotient = c.emit(math.Div, c.emit(math.Sin, turned), c.emit(math.Where, at_zero, one, turned))
+    return c.emit(math.Where, at_zero, one, quotient)

@@ -11,7 +11,7 @@ from compiler.frontend.aten.promotion import together
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common import einsum as common_einsum
 from compiler.ir.core import Value
-from compiler.ops import math, nn, reduce
+from compiler.ops import math, nn, reduce, tensor
 
 
 def product(c: Call, a: Any, b: Any) -> Value:
@@ -135,3 +135,23 @@ def cross(c: Call, self: Any, other: Any, dim: Any = -1) -> Any:
     first = c.emit(math.Mul, roll(c, a, [-1], [axis]), roll(c, b, [-2], [axis]))
     second = c.emit(math.Mul, roll(c, a, [-2], [axis]), roll(c, b, [-1], [axis]))
     return c.emit(math.Sub, first, second)
+
+
+@aten("aten::chain_matmul", "aten::linalg_multi_dot")
+def chain(c: Call, matrices: Any) -> Any:
+    y = c.tensor(matrices[0])
+    for other in matrices[1:]:
+        y = product(c, y, other)
+    return y
+
+
+@aten("aten::inner")
+def inner(c: Call, self: Any, other: Any) -> Any:
+    """Summed over the last axes of both."""
+    a, b = c.tensor(self), c.tensor(other)
+    if not a.type.rank or not b.type.rank:
+        return c.emit(math.Mul, a, b)
+    rows, columns = a.type.static_shape[:-1], b.type.static_shape[:-1]
+    width = a.type.static_shape[-1]
+    flat = c.emit(tensor.Transpose, c.reshape(b, (prod(columns), width)), perm=(1, 0))
+    return c.reshape(product(c, c.reshape(a, (prod(rows), width)), flat), (*rows, *columns))

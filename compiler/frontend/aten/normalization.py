@@ -134,9 +134,10 @@ def batch_norm_legit(c: Call, input: Any, weight: Any, bias: Any, *rest: Any) ->
 # -- of weights --------------------------------------------------------------------------------------------------------
 @aten("aten::_weight_norm", "aten::_weight_norm_interface")
 def weight_norm(c: Call, v: Any, g: Any, dim: Any = 0) -> Any:
-    """g * v / |v|, the norm over all axes but `dim`. Known weights are normalised at import, in exact steps."""
-    axis = c.axis(dim, len(c.shape(v)))
-    axes = tuple(i for i in range(len(c.shape(v))) if i != axis)
+    """g * v / |v|, the norm over all axes but `dim` (-1: over all). Known weights are normalised at import, in exact
+    steps.
+    """
+    axes = tuple(i for i in range(len(c.shape(v))) if i != dim)
     squares = c.emit(reduce.Sum, c.emit(math.Mul, v, v), axes=axes)
     y = c.emit(math.Mul, v, c.emit(math.Div, g, c.emit(math.Sqrt, squares)))
     return (y, None) if c.base.endswith("interface") else y

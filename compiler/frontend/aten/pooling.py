@@ -19,8 +19,6 @@ from compiler.ir.core import Op, Value
 from compiler.ir.types import DType
 from compiler.ops import math, nn, reduce, tensor
 
-NO_INDICES = "use max pooling without return_indices; unpooling can be replaced by resizing"
-
 
 def _dimensions(c: Call) -> int:
     """Spatial axes by the operator's name: `max_pool2d` has 2."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.moving import cat, flip, unsqueeze
 from compiler.frontend.aten.passing import INFERENCE
@@ -16,10 +18,10 @@ from compiler.frontend.aten.quantized import PackedCell, real_parameters
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Value
-from compiler.ops import recurrent, tensor
+from compiler.ir.core import Constant, Value
+from compiler.ops import nn, recurrent, tensor
 
-PACKED = "give the network padded sequences of one length"
+PACKED = "make the lengths constants of the network, or give it padded sequences of one length"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,38 @@ def _layer(c: Call, kind: Kind, x: Value, params: Sequence[Sequence[Value]], sta
     return [c.reshape(y, (steps, batch, directions * hidden)), *finals]
 
 
+def _projected(c: Call, x: Value, params: Sequence[Sequence[Value]], states: Sequence[Value],
+               bidirectional: bool) -> list[Value]:  # fmt: skip
+    """An LSTM layer whose hidden state is a product with the last of its parameters, P: a plain one of recurrent
+    weights R P, whose states are projected afterwards. What R makes of the first state comes in as input of the first
+    step.
+    """
+    h, cell_state = states
+    starts = isinstance(h, Constant) and not h.data.any()
+    inner = [[p[0], c.emit(nn.MatMul, p[1], p[-1]), *p[2:-1]] for p in params]
+    if not starts:
+        x = cat(c, [x, *(_at_start(c, h, d, x.type.static_shape[0]) for d in range(len(params)))], 2)
+        for d, p in enumerate(params):
+            parts = [p[1] if d == other else c.constant(np.zeros_like(p[1].data)) for other in range(len(params))]  # type: ignore[attr-defined]
+            inner[d][0] = cat(c, [p[0], *parts], 1)
+    zeros = c.constant(np.zeros(cell_state.type.static_shape, np.float32))
+    y, last, cells = _layer(c, KINDS["lstm"], x, inner, [zeros, cell_state], bidirectional)
+    turned = [c.emit(tensor.Transpose, p[-1], perm=(1, 0)) for p in params]
+    hidden = inner[0][1].type.static_shape[1]
+    outputs = [c.emit(nn.MatMul, cut(c, y, 2, d * hidden, hidden), w) for d, w in enumerate(turned)]
+    finals = [c.emit(nn.MatMul, cut(c, last, 0, d, 1), w) for d, w in enumerate(turned)]
+    return [cat(c, outputs, 2), cat(c, finals, 0), cells]
+
+
+def _at_start(c: Call, h: Value, direction: int, steps: int) -> Value:
+    """A direction's first state in the step it begins with, zeros in all others: [steps, batch, features]."""
+    first = cut(c, h, 0, direction, 1)
+    if steps == 1:
+        return first
+    zeros = c.constant(np.zeros((steps - 1, *first.type.static_shape[1:]), np.float32))
+    return cat(c, [first, zeros] if direction == 0 else [zeros, first], 0)
+
+
 def _stack(
     c: Call, kind: Kind, x: Value, hx: Sequence[Value], params: Sequence[Value], has_biases: Any, num_layers: int,
     bidirectional: Any, batch_first: Any,
@@ -78,17 +112,18 @@ def _stack(
     alone = x.type.rank == 2
     if alone:
         x, hx, batch_first = unsqueeze(c, x, 1), [unsqueeze(c, h, 1) for h in hx], False
-    directions, each = (2 if bidirectional else 1), (4 if has_biases else 2)
-    if len(params) != num_layers * directions * each:
-        raise Unsupported(f"has {len(params)} parameters for {num_layers} layers, as with projections",
-                          "use a recurrent layer without proj_size")  # fmt: skip
+    directions, plain = (2 if bidirectional else 1), (4 if has_biases else 2)
+    each = len(params) // (num_layers * directions)
+    if each not in (plain, plain + (kind.states == 2)) or len(params) != num_layers * directions * each:
+        raise Malformed(f"has {len(params)} parameters for {num_layers} layers")
+    run = _layer if each == plain else lambda c, _, *rest: _projected(c, *rest)
     y = c.emit(tensor.Transpose, x, perm=(1, 0, 2)) if batch_first else x
     finals: list[list[Value]] = [[] for _ in hx]
     for layer in range(num_layers):
         first = layer * directions
         groups = [params[(first + d) * each : (first + d + 1) * each] for d in range(directions)]
         states = [cut(c, h, 0, first, directions) for h in hx]
-        y, *last = _layer(c, kind, y, groups, states, bool(bidirectional))
+        y, *last = run(c, kind, y, groups, states, bool(bidirectional))
         for found, value in zip(finals, last, strict=True):
             found.append(value)
     y = c.emit(tensor.Transpose, y, perm=(1, 0, 2)) if batch_first else y
@@ -99,9 +134,9 @@ def _stack(
 @aten("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
 def layers(c: Call, input: Any, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any = 0.0,
            train: Any = False, bidirectional: Any = False, batch_first: Any = False) -> Any:  # fmt: skip
-    """The overloads `data` take sequences packed by length."""
+    """The overloads `data` take sequences packed by length, as other arguments: data, batch_sizes, hx, params, …"""
     if c.overload == "data" or isinstance(has_biases, list | tuple):
-        raise Unsupported("takes a packed sequence", PACKED)
+        return _packed(c, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     if train and dropout:
         raise Unsupported("is in training mode", INFERENCE)
     kind = KINDS[c.base]
@@ -112,6 +147,85 @@ def layers(c: Call, input: Any, hx: Any, params: Any, has_biases: Any, num_layer
     found = _stack(c, kind, c.tensor(input), states, values, has_biases, c.integer(num_layers, "the number of layers"),
                    bidirectional, batch_first)  # fmt: skip
     return tuple(found)
+
+
+# -- sequences of several lengths --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of packed sequences, the longest first, and where their elements lie: time by time."""
+
+    each: tuple[int, ...]
+
+    @staticmethod
+    def of(c: Call, batch_sizes: Any) -> Lengths:
+        """From how many sequences still run at each time."""
+        if isinstance(batch_sizes, Value) and not isinstance(batch_sizes, Constant):
+            raise Unsupported("takes sequences whose lengths depend on the network's data", PACKED)
+        sizes = c.integers(batch_sizes, "the batch sizes")
+        return Lengths(tuple(sum(size > row for size in sizes) for row in range(sizes[0])))
+
+    def place(self, time: int, row: int) -> int:
+        """Where an element lies among all packed ones."""
+        return sum(min(length, time) for length in self.each) + sum(length > time for length in self.each[:row])
+
+    def padded(self, absent: int) -> np.ndarray:
+        """[time, row] places of elements, `absent` where a sequence has ended."""
+        return np.array([
+            [self.place(t, row) if t < length else absent for row, length in enumerate(self.each)]
+            for t in range(self.each[0])
+        ], np.int64)  # fmt: skip
+
+    @property
+    def order(self) -> list[tuple[int, int]]:
+        """(time, row) of the elements as they are packed."""
+        return [(t, row) for t in range(self.each[0]) for row, length in enumerate(self.each) if t < length]
+
+
+@aten("aten::_pack_padded_sequence")
+def pack(c: Call, input: Any, lengths: Any, batch_first: Any = False) -> Any:
+    """Lengths must be known, and the longest come first."""
+    x = c.tensor(input)
+    x = c.emit(tensor.Transpose, x, perm=(1, 0, *range(2, x.type.rank))) if batch_first else x
+    found = Lengths(c.integers(lengths, "the lengths of sequences"))
+    steps, batch, *rest = x.type.static_shape
+    places = c.constant(np.array([t * batch + row for t, row in found.order], np.int64))
+    running = np.array([sum(length > t for length in found.each) for t in range(found.each[0])], np.int64)
+    return c.emit(tensor.Gather, c.reshape(x, (steps * batch, *rest)), places, axis=0), c.constant(running)
+
+
+@aten("aten::_pad_packed_sequence")
+def unpack(c: Call, data: Any, batch_sizes: Any, batch_first: Any, padding_value: Any, total_length: Any) -> Any:
+    x, lengths = c.tensor(data), Lengths.of(c, batch_sizes)
+    total, *rest = x.type.static_shape
+    absent = c.constant(np.full((1, *rest), float(padding_value), np.float32))
+    places = lengths.padded(total)
+    more = max(c.integer(total_length, "the total length") - len(places), 0)
+    places = np.pad(places, ((0, more), (0, 0)), constant_values=total)
+    y = c.emit(tensor.Gather, cat(c, [x, absent], 0), c.constant(places.T if batch_first else places), axis=0)
+    return y, c.constant(np.array(lengths.each, np.int64))
+
+
+def _packed(c: Call, data: Any, batch_sizes: Any, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any,
+            train: Any, bidirectional: Any) -> Any:  # fmt: skip
+    """Sequences of one length at a time: each group runs as a batch of its own."""
+    x, lengths = c.tensor(data), Lengths.of(c, batch_sizes)
+    states = list(hx) if isinstance(hx, list | tuple) else [hx]
+    rows: dict[tuple[int, int], int] = {}
+    outputs: list[Value] = []
+    finals: list[list[Value]] = [[] for _ in states]
+    for length in sorted(set(lengths.each), reverse=True):
+        group = [row for row, own in enumerate(lengths.each) if own == length]
+        places = np.array([[lengths.place(t, row) for row in group] for t in range(length)], np.int64)
+        part = c.emit(tensor.Gather, x, c.constant(places), axis=0)
+        starts = [cut(c, h, 1, group[0], len(group)) for h in states]
+        y, *last = layers(c, part, starts if len(starts) > 1 else starts[0], params, has_biases, num_layers, dropout,
+                          train, bidirectional)  # fmt: skip
+        rows |= {(t, row): len(rows) + t * len(group) + i for t in range(length) for i, row in enumerate(group)}
+        outputs.append(c.reshape(y, (length * len(group), y.type.static_shape[2])))
+        for found, value in zip(finals, last, strict=True):
+            found.append(value)
+    order = c.constant(np.array([rows[element] for element in lengths.order], np.int64))
+    return (c.emit(tensor.Gather, cat(c, outputs, 0), order, axis=0), *(cat(c, f, 1) for f in finals))
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import numpy as np
 from compiler.frontend.aten.call import Call
 from compiler.frontend.aten.comparison import truth
 from compiler.frontend.aten.dtypes import rank_of
+from compiler.frontend.aten.moving import cat, diagonal
+from compiler.frontend.aten.promotion import together
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.aten.types import converted
 from compiler.frontend.common.emitter import cut
@@ -245,8 +247,6 @@ def log_cumsum_exp(c: Call, self: Any, dim: Any) -> Any:
 
 @aten("aten::diff")
 def diff(c: Call, self: Any, n: Any = 1, dim: Any = -1, prepend: Any = None, append: Any = None) -> Any:
-    from compiler.frontend.aten.moving import cat
-
     axis = c.axis(dim, len(c.shape(self)))
     x = cat(c, [v for v in (prepend, self, append) if v is not None], axis)
     for _ in range(c.integer(n, "the number of rounds")):
@@ -261,3 +261,31 @@ def cdist(c: Call, x1: Any, x2: Any, p: Any = 2.0, compute_mode: Any = None) -> 
     first = c.reshape(a, (*a.type.static_shape[:-1], 1, a.type.static_shape[-1]))
     second = c.reshape(b, (*b.type.static_shape[:-2], 1, *b.type.static_shape[-2:]))
     return norm_of(c, c.emit(math.Sub, first, second), float(p), [-1], False)
+
+
+@aten("aten::pairwise_distance")
+def pairwise_distance(c: Call, x1: Any, x2: Any, p: Any = 2.0, eps: Any = 1e-6, keepdim: Any = False) -> Any:
+    apart = c.emit(math.Sub, c.real(x1), c.real(x2))
+    return norm_of(c, c.emit(math.Add, apart, c.scalar_like(eps, apart)), float(p), [-1], keepdim)
+
+
+@aten("aten::trace")
+def trace(c: Call, self: Any) -> Any:
+    return reduced(c, reduce.Sum, diagonal(c, self), None, False)
+
+
+@aten("aten::isin")
+def is_in(c: Call, elements: Any, test_elements: Any, assume_unique: Any = False, invert: Any = False) -> Any:
+    """Compared with each of the others."""
+    x, others = together(c, elements, test_elements)
+    wide = c.emit(math.Equal, c.reshape(x, (*x.type.static_shape, 1)), c.reshape(others, (others.type.elements,)))
+    found = c.emit(reduce.Max, c.cast(wide, DType.U8), axes=(x.type.rank,), keepdims=False)
+    return c.emit(math.Not, c.cast(found, DType.BOOL)) if invert else c.cast(found, DType.BOOL)
+
+
+@aten("aten::mse_loss", "aten::l1_loss")
+def loss(c: Call, self: Any, target: Any, reduction: Any = 1) -> Any:
+    """`reduction`: none, the mean, or the sum."""
+    apart = c.emit(math.Sub, *together(c, self, target))
+    y = c.emit(math.Mul, apart, apart) if c.base == "mse_loss" else c.emit(math.Abs, apart)
+    return y if reduction == 0 else reduced(c, reduce.Mean if reduction == 1 else reduce.Sum, y, None, False)

@@ -91,14 +91,14 @@ def grid_sample(c: Call, input: Any, grid: Any, interpolation_mode: int, padding
 
 @aten("aten::affine_grid_generator")
 def affine_grid(c: Call, theta: Any, size: Any, align_corners: Any) -> Any:
-    """A product of known places, [h*w, 3], with the matrices."""
-    n, _, h, w = c.integers(size, "the size")
+    """A product of known places, [places, axes + 1], with the matrices."""
+    n, _, *sizes = c.integers(size, "the size")
 
     def line(count: int) -> np.ndarray:
         whole = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
         return whole if align_corners else whole * (count - 1) / count
 
-    rows, columns = np.meshgrid(line(h), line(w), indexing="ij")
-    base = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(1, h * w, 3).astype(np.float32)
+    grids = np.meshgrid(*map(line, sizes), indexing="ij")
+    base = np.stack([*reversed(grids), np.ones(sizes)], axis=-1).reshape(1, -1, len(sizes) + 1).astype(np.float32)
     turned = c.emit(tensor.Transpose, c.tensor(theta), perm=(0, 2, 1))
-    return c.reshape(c.emit(nn.MatMul, c.constant(base), turned), (n, h, w, 2))
+    return c.reshape(c.emit(nn.MatMul, c.constant(base), turned), (n, *sizes, len(sizes)))

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.aten.call import Call
-from compiler.frontend.aten.moving import ravel, select
+from compiler.frontend.aten.moving import permute, ravel, select
 from compiler.frontend.aten.registry import aten
 from compiler.frontend.common.emitter import cut
 from compiler.frontend.records import Unsupported
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
-from compiler.ops import selection, tensor
+from compiler.ops import math, selection, tensor
 
 
 def ordered(c: Call, x: Value, k: int, axis: int, largest: bool) -> tuple[Value, Value]:
@@ -62,6 +62,26 @@ def median(c: Call, self: Any, dim: Any = None, keepdim: Any = False) -> Any:
         return kth_value(c, flat, (x.type.elements + 1) // 2, 0)[0]
     size = x.type.static_shape[c.axis(dim, x.type.rank)]
     return kth_value(c, x, (size + 1) // 2, dim, keepdim)
+
+
+@aten("aten::quantile")
+def quantile(c: Call, self: Any, q: Any, dim: Any = None, keepdim: Any = False, interpolation: Any = "linear") -> Any:
+    """Between the two neighbours in order; several quantiles stand along a new first axis."""
+    x = ravel(c, self) if dim is None else c.tensor(self)
+    axis = c.axis(-1 if dim is None else dim, x.type.rank)
+    rising, _ = ordered(c, x, x.type.static_shape[axis], axis, False)
+    wanted = c.known(q, "the quantile").astype(np.float64)
+    places = wanted.reshape(-1) * (x.type.static_shape[axis] - 1)
+    places = np.round(places) if interpolation == "nearest" else places
+    low, high = np.floor(places).astype(np.int64), np.ceil(places).astype(np.int64)
+    share = {"lower": low - low, "higher": high - low, "midpoint": (high - low) / 2}.get(interpolation, places - low)
+    below, above = (c.emit(tensor.Gather, rising, c.constant(at), axis=axis) for at in (low, high))
+    along = [len(places) if i == axis else 1 for i in range(x.type.rank)]
+    weight = c.constant(share.astype(np.float32).reshape(along))
+    y = c.emit(math.Add, below, c.emit(math.Mul, c.emit(math.Sub, above, below), weight))
+    y = permute(c, y, [axis, *(i for i in range(x.type.rank) if i != axis)])
+    kept = [1 if dim is None or i == axis else d for i, d in enumerate(c.shape(self)) if keepdim or i != axis]
+    return c.reshape(y, (*wanted.shape, *(kept if keepdim or dim is not None else [])))
 
 
 @aten("aten::unique_consecutive", "aten::bincount", "aten::histc")

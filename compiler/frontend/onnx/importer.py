@@ -21,10 +21,11 @@ from compiler.frontend.builder import Builder
 from compiler.frontend.inputs import resolve_inputs
 from compiler.frontend.onnx import functions, reader
 from compiler.frontend.onnx.inputs import declared_inputs
+from compiler.frontend.onnx.integers import plain_where_meant
 from compiler.frontend.onnx.node import DEPENDS, FIX_SHAPE, Inline, Node
 from compiler.frontend.onnx.registry import find_converter, load_converters
 from compiler.frontend.onnx.sorting import needed_in_order
-from compiler.frontend.records import Malformed, NodeRecord, Unsupported, finished
+from compiler.frontend.records import UNCONVERTED, Malformed, NodeRecord, Unsupported, finished
 from compiler.ir.core import Argument, Constant, Function, Module, Result, Value
 from compiler.ir.location import Location
 from compiler.ir.types import DType, TensorType
@@ -212,7 +213,7 @@ class Importer:
             proto.op_type, domain, opset
         )
         if known or find_converter(proto.op_type, opset, domain) is not None:
-            self._fail(proto, scope, record, "blocked", "takes the output of a node that was not converted")
+            self._fail(proto, scope, record, "blocked", UNCONVERTED)
             return
         fault = functions.unknown_operator(record)
         self._fail(proto, scope, record, "unsupported", fault.reason, fault.remedy)
@@ -241,6 +242,7 @@ class Importer:
         functions.check_node(proto, scope.opsets, self.model.ir_version)
         found = find_converter(proto.op_type, opset, domain)
         if found is not None:
+            plain_where_meant(node)
             answer = found(node)
             if unread := node.unread():
                 raise Unsupported(f"has {', '.join(unread)}, which this converter does not know", functions.CUT)

@@ -96,8 +96,9 @@ class Importer:
             self._add_outputs()
         except Broken as fault:
             raise self._broken(fault) from None
-        _erase_dead_ops(self.function)
-        self.module.drop_unused_constants()
+        if not self.faults and all(r.status == "converted" for r in self.records):
+            _erase_dead_ops(self.function)
+            self.module.drop_unused_constants()
 
     def _reserve_names(self) -> None:
         for name in self.inputs.types:

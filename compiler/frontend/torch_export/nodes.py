@@ -9,7 +9,7 @@ from compiler.errors import CompilerError
 from compiler.frontend.aten import dtypes
 from compiler.frontend.aten.registry import convert, find_converter
 from compiler.frontend.builder import Builder
-from compiler.frontend.records import Malformed, NodeRecord, Unsupported
+from compiler.frontend.records import UNCONVERTED, Malformed, NodeRecord, Unsupported
 from compiler.frontend.torch_export.schema import (
     Broken,
     Name,
@@ -45,7 +45,6 @@ DENSE = ("aten::reshape", "aten::flatten", "aten::contiguous", "aten::reshape_as
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 DEEPEST = 32
 LARGEST_CONSTANT = 1 << 29
-_UNCONVERTED = "takes the output of a node that was not converted"
 
 
 class Nodes:
@@ -137,7 +136,7 @@ class Nodes:
             self._fail(entry, "malformed", fault.reason, fault.remedy, flat)
         except _Blocked:
             known = name in SUBGRAPHS or find_converter(name, overload) is not None
-            self._fail(entry, "blocked" if known else "unsupported", _UNCONVERTED if known else "has no converter", "",
+            self._fail(entry, "blocked" if known else "unsupported", UNCONVERTED if known else "has no converter", "",
                        flat)  # fmt: skip
         except CompilerError as fault:
             reasons = "; ".join(d.message for d in fault.diagnostics)

@@ -18,7 +18,7 @@ from compiler.frontend.common import control
 from compiler.frontend.records import NodeRecord, Unsupported
 from compiler.frontend.torchscript.instances import ABSENT, Named, same
 from compiler.frontend.torchscript.memory import SPLIT, Changes, Memory, Place
-from compiler.frontend.torchscript.operators import BLOCKED, Refusal, node_name
+from compiler.frontend.torchscript.operators import BLOCKED, Refusal, Undecided, node_name
 from compiler.frontend.torchscript.source import assigned, loads_of
 from compiler.frontend.torchscript.tensors import Tensor
 from compiler.ir.core import Value
@@ -37,13 +37,6 @@ EARLY = "return in both branches, or after them"
 
 UNSET: Any = type("Unset", (), {"__repr__": lambda _: "<unset>"})()
 """The value of a variable in a branch after which nothing reads it."""
-
-
-class Undecided:
-    """Stands for a variable that the data decide and no tensor can be; `fault` is raised when it is read."""
-
-    def __init__(self, fault: Unsupported) -> None:
-        self.fault = fault
 
 
 # -- structures of tensors and numbers ---------------------------------------------------------------------------------

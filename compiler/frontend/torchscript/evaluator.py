@@ -17,9 +17,9 @@ from typing import Any
 from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.frontend.torchscript import decided, instances
-from compiler.frontend.torchscript.decided import UNSET, Undecided
+from compiler.frontend.torchscript.decided import UNSET
 from compiler.frontend.torchscript.instances import Instances, Named
-from compiler.frontend.torchscript.operators import BLOCKED, Operators, Refusal, node_name
+from compiler.frontend.torchscript.operators import BLOCKED, Operators, Refusal, Undecided, node_name
 from compiler.frontend.torchscript.pickled import Object
 from compiler.frontend.torchscript.source import Class, Function, Source, assigned
 from compiler.frontend.torchscript.tensors import Tensor

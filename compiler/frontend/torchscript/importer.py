@@ -19,7 +19,7 @@ from compiler.frontend.torchscript import state
 from compiler.frontend.torchscript.archive import Archive, open_archive
 from compiler.frontend.torchscript.evaluator import Evaluator
 from compiler.frontend.torchscript.instances import Instances, Named
-from compiler.frontend.torchscript.operators import BLOCKED, Operators, Refusal, Retype
+from compiler.frontend.torchscript.operators import BLOCKED, Missing, Operators, Refusal, Retype
 from compiler.frontend.torchscript.pickled import Object, StoredTensor
 from compiler.frontend.torchscript.signature import Leaf, Signature, read_signature
 from compiler.frontend.torchscript.source import Class, Function, Source
@@ -307,6 +307,9 @@ class Evaluation:
         if result is BLOCKED:
             if not self.has_faults:
                 self.fault("E211", "an output depends on something that was not converted")
+            return False
+        if isinstance(result, Missing):
+            self.fault("E211", f"output {path or 'output'!r} {result.fault.reason}", result.fault.remedy)
             return False
         if isinstance(result, Tensor):
             outputs[path or "output"] = self.operators.value(result)

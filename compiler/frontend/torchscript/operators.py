@@ -17,7 +17,7 @@ from compiler.errors import CompilerError, Diagnostic, error
 from compiler.frontend.aten import dtypes
 from compiler.frontend.aten.registry import convert, find_converter
 from compiler.frontend.builder import Builder
-from compiler.frontend.records import Malformed, NodeRecord, Unsupported
+from compiler.frontend.records import UNCONVERTED, Malformed, NodeRecord, Unsupported
 from compiler.frontend.torchscript.scalars import CONTAINERS, SCALARS, bounded
 from compiler.frontend.torchscript.tensors import VIEWS, Step, Tensor
 from compiler.ir.core import Argument, Constant, Function, Result, Value
@@ -39,11 +39,13 @@ BLOCKED: Any = type("Blocked", (), {"__repr__": lambda _: "<blocked>"})()
 
 INDICES = {
     "aten::embedding": 1, "aten::index_select": 2, "aten::gather": 2, "aten::one_hot": 0, "aten::take_along_dim": 1,
-    "aten::embedding_bag": 1, "aten::scatter": 2, "aten::take": 1, "aten::index": 1,
+    "aten::embedding_bag": 1, "aten::scatter": 2, "aten::take": 1, "aten::index": 1, "aten::scatter_add": 2,
+    "aten::scatter_reduce": 2, "aten::index_add": 2, "aten::index_copy": 2, "aten::index_fill": 2, "aten::index_put": 1,
 }  # fmt: skip
 """Operators → which argument holds indices: an input of the network that is used so holds integers."""
 
-MASKS = {"aten::masked_fill": 1, "aten::where": 0, "aten::bitwise_not": 0, "aten::masked_select": 1}
+MASKS = {"aten::masked_fill": 1, "aten::where": 0, "aten::bitwise_not": 0, "aten::masked_select": 1,
+         "aten::masked_scatter": 1}
 SELF = frozenset(
     f"aten::{name}"
     for name in (
@@ -60,6 +62,23 @@ SHAPED = ("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_o
 """Operators that make a constant as large as their arguments say."""
 
 _MOST_ELEMENTS = LARGEST_CONSTANT // 4
+
+
+GIVES_NONE = ("aten::_native_multi_head_attention",)
+"""Operators that give None in a tensor's place where they are told to."""
+
+NOT_COMPUTED = Unsupported("is a result that is not computed here", "remove the use of that result from the network")
+
+
+class Missing:
+    """Stands for a tensor that is not computed; `fault` says so, once it is used."""
+
+    def __init__(self, fault: Unsupported) -> None:
+        self.fault = fault
+
+
+class Undecided(Missing):
+    """Stands for a variable that the data decide and no tensor can be: not even whether it is None is known."""
 
 
 class Retype(Exception):
@@ -92,6 +111,8 @@ class Operators:
         """What an operator gives. `node` is the name wanted for it. Raises Unsupported or Malformed for computation on
         numbers and lists; faults of nodes go into their records.
         """
+        if name not in IDENTITIES:
+            _check_present(args)
         at_once = self._at_once(name, args, kwargs)
         if at_once is not None:
             return at_once()
@@ -100,9 +121,9 @@ class Operators:
             message = f"the network computes more than {MOST_NODES} nodes"
             raise error("E212", message, where=self.file, help="loops are unrolled: their trip counts must be small")
         if _holds_blocked([*args, *kwargs.values()]):
-            known = find_converter(name) is not None
+            known = self.is_known(name)
             record.status = "blocked" if known else "unsupported"
-            record.reason = "takes the output of a node that was not converted" if known else "has no converter"
+            record.reason = UNCONVERTED if known else "has no converter"
             return BLOCKED
         return self._attempt(name, args, kwargs, record)
 
@@ -167,11 +188,11 @@ class Operators:
     def _node(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], node: str) -> Any:
         name, args, kwargs = self._of_today(name, args, kwargs)
         self._check_sizes(name, args)
+        self._check_inputs(name if name.endswith("__") else name.removesuffix("_"), args)
         first = args[0] if args else None
         in_place = name.endswith("_") and not name.endswith("__") and name not in SELF
         if isinstance(first, Tensor) and in_place:
             return self._write(name, first, args, kwargs, node)
-        self._check_inputs(name, args)
         answer = self._convert(name, [self.plain(a) for a in args], {k: self.plain(v) for k, v in kwargs.items()})
         self._name(answer, node)
         if isinstance(first, Tensor):
@@ -179,7 +200,7 @@ class Operators:
                 return self._views(name, first, args, kwargs, answer)
             if name in SELF and answer is self.value(first):
                 return first
-        return self.wrapped(answer)
+        return self._results(name, answer)
 
     def _convert(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         answer = convert(name, "", self.builder, args, kwargs)
@@ -245,6 +266,7 @@ class Operators:
         if isinstance(x, Tensor):
             return self.value(x)
         if isinstance(x, list | tuple):
+            _check_present(x)
             if depth > 3:
                 raise Malformed("takes lists in lists in lists")
             return [self.plain(item, depth + 1) for item in x]
@@ -269,6 +291,13 @@ class Operators:
         if isinstance(x, list | tuple):
             return type(x)(self.wrapped(item) for item in x)
         return x
+
+    def _results(self, name: str, answer: Any) -> Any:
+        """The answer of the table for a node; results that a row does not give are missing."""
+        found = self.wrapped(answer)
+        if not isinstance(found, tuple) or name in GIVES_NONE:
+            return found
+        return tuple(Missing(NOT_COMPUTED) if item is None else item for item in found)
 
     def _name(self, answer: Any, node: str) -> None:
         """Call the results of a node after it, those that have no name yet."""
@@ -327,6 +356,7 @@ class Operators:
         """`int(x)`, `float(x)`, `bool(x)`. Of a tensor that depends on data, a tensor of rank 0."""
         if x is BLOCKED:
             return BLOCKED
+        _check_present([x])
         if not isinstance(x, Tensor):
             return _plain(kind, [x], {})
         value = self.value(x)
@@ -376,6 +406,13 @@ def _is_list_of_tensors(name: str, items: Any) -> bool:
     if name in ("aten::index", "aten::sum", "aten::any", "aten::all", "prim::max", "prim::min"):
         return any(isinstance(item, Tensor) for item in items)
     return False
+
+
+def _check_present(args: Sequence[Any]) -> None:
+    """Raise Unsupported where one of them is missing."""
+    for x in args:
+        if isinstance(x, Missing):
+            raise Unsupported(f"takes what {x.fault.reason}", x.fault.remedy)
 
 
 def _holds_blocked(args: Sequence[Any]) -> bool:
