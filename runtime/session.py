@@ -107,6 +107,9 @@ class Session:
         self._check_names(columns)
         records = {r.name: r for r in self.inputs}
         stacked = {name: _samples(records[name], value) for name, value in columns.items()}
+        for r in self.outputs:
+            if r.is_open:
+                raise error("E725", f"output {_describe(r)} has another shape for every batch", help="call run")
         counts = {len(array) for array in stacked.values()}
         batches = {r.shape[0] if r.shape else 0 for r in (*self.inputs, *self.outputs)}
         if len(counts) != 1 or len(batches) != 1 or not counts or 0 in batches | counts:
@@ -362,7 +365,11 @@ def _samples(record: IORecord, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     arrays = [np.asarray(v) for v in value]
-    if arrays and all(a.ndim == len(record.shape) for a in arrays):
+    batches = bool(arrays) and all(a.ndim == len(record.shape) for a in arrays)
+    if len({a.shape[1:] if batches else a.shape for a in arrays}) > 1:
+        shapes = ", ".join(sorted({str(list(a.shape)) for a in arrays}))
+        raise error("E725", f"input {record.name}: samples of shapes {shapes}, the model takes {_describe(record)}")
+    if batches:
         return np.concatenate(arrays)
     return np.stack(arrays) if arrays else np.zeros((0, *record.shape[1:]), record.numpy)
 

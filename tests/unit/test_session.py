@@ -14,6 +14,7 @@ from runtime import Session
 from runtime.session import _copy
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, HostFunction, IORecord, OfflineModel, Step
+from targets.mlu220.container_records import OPEN
 from tests.isa_strategies import random_function, random_inputs
 
 EMPTY = np.zeros((0, isa.ROW_WORDS), np.int32)
@@ -160,6 +161,20 @@ def test_run_many_wants_as_many_samples_of_every_input() -> None:
         Session(model(2)).run_many({"x": image(), "y": image(shape=(4, *SHAPE[1:]))})
     with pytest.raises(CompilerError, match="dictionary"):
         Session(model(2)).run_many(image())
+
+
+def test_samples_of_several_shapes_are_told() -> None:
+    small = image(shape=(2, 3, 4, 4))
+    for samples in ([image(), small], [image()[0], small[0]]):
+        with pytest.raises(CompilerError, match=r"x: samples of shapes .*4, 4\].*4, 5\]"):
+            Session(model()).run_many(samples)
+
+
+def test_run_many_refuses_outputs_that_are_of_another_size_every_time() -> None:
+    made = passing_on()
+    made.outputs[0] = IORecord.dense("y", (OPEN,), "f32")
+    with pytest.raises(CompilerError, match="another shape for every batch"):
+        Session(made).run_many({"x": np.ones((4, 3), np.float32), "s": np.ones((4, 3), np.float32)})
 
 
 # -- state ------------------------------------------------------------------------------------------------------------
