@@ -26,6 +26,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm with peepholes": ("nn.lstm", {"states": True, "peepholes": True}),
     "lstm with coupled gates": ("nn.lstm", {"states": True, "input_forget": True}),
     "lstm with a clip": ("nn.lstm", {"states": True, "clip": 0.4}),
+    "lstm of Keras": ("nn.lstm", {"activations": ("hard_sigmoid", "tanh", "tanh")}),
     "lstm of other functions": ("nn.lstm", {"states": True, "activations": ("sigmoid", "relu", "relu")}),
     "lstm without bias": ("nn.lstm", {"bias": False}),
     "gru": ("nn.gru", {}),

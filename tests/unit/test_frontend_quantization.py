@@ -9,7 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from .onnx_graphs import agree, model, node, op_names, random
+from compiler.evaluate.interpreter import Interpreter
+
+from .onnx_graphs import agree, imported, model, node, op_names, random
 
 
 def scale(*values: float) -> np.ndarray:
@@ -125,3 +127,55 @@ def test_weights_of_four_bits_are_unpacked(kind: str, rows: int, tmp_path: Path)
     proto.ir_version = 10
     proto.graph.initializer.append(raw)
     agree(proto, [random(1, rows)], tmp_path, tolerance=1e-2)
+
+
+# -- operators on integers that have a scale ---------------------------------------------------------------------------
+def quantised_by(*nodes: onnx.NodeProto, zero: int = 5, **constants: np.ndarray) -> onnx.ModelProto:
+    """x [1, 2, 6, 6] as integers q, which `nodes` turn into integers r, given as reals y."""
+    pair = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["r", "s", "z"], ["y"])]
+    known = {"s": scale(0.03), "z": np.int8(zero), **constants}
+    return model([pair[0], *nodes, pair[1]], {"x": (1, 2, 6, 6)}, constants=known, opset=18)
+
+
+IMAGE = random(1, 2, 6, 6)
+
+
+def test_moved_integers_keep_their_scale(tmp_path: Path) -> None:
+    moves = [node("MaxPool", ["q"], ["a"], kernel_shape=[2, 2]), node("Transpose", ["a"], ["r"], perm=[0, 2, 3, 1])]
+    names = op_names(agree(quantised_by(*moves), [IMAGE], tmp_path))
+    assert names == ["quant.quantize", "nn.max_pool2d", "tensor.transpose", "quant.dequantize"]
+
+
+@pytest.mark.parametrize("value", [None, 7])
+def test_a_pad_puts_integers_on_integers(value: int | None, tmp_path: Path) -> None:
+    constants = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), **({} if value is None else {"v": np.int8(value)})}
+    pad = node("Pad", ["q", "p", *(["v"] if value is not None else [])], ["r"])
+    assert "tensor.pad" in op_names(agree(quantised_by(pad, **constants), [IMAGE], tmp_path))
+
+
+@pytest.mark.parametrize("nodes", [
+    [node("Relu", ["q"], ["r"])], [node("Clip", ["q", "low"], ["r"])], [node("Max", ["q", "low"], ["r"])],
+    [node("Concat", ["q", "four"], ["r"], axis=1)], [node("Neg", ["q"], ["r"])],
+    [node("MaxPool", ["q"], ["r", "places"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+    [node("TopK", ["q", "two"], ["r", "places"])],
+], ids=lambda nodes: nodes[0].op_type)  # fmt: skip
+@pytest.mark.parametrize("zero", [0, 5])
+def test_other_operators_see_plain_integers(nodes: list[onnx.NodeProto], zero: int, tmp_path: Path) -> None:
+    constants = {"low": np.int8(-3), "four": np.full((1, 1, 6, 6), 4, np.int8), "two": np.array([2])}
+    agree(quantised_by(*nodes, zero=zero, **constants), [IMAGE], tmp_path)
+
+
+def test_integers_may_be_read_by_another_scale_than_they_were_written_by(tmp_path: Path) -> None:
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "t", "u"], ["y"])]
+    constants = {"s": scale(0.03), "z": np.int8(5), "t": scale(0.5), "u": np.int8(-3)}
+    agree(model(nodes, {"x": (1, 2, 6, 6)}, constants=constants), [IMAGE], tmp_path)
+
+
+def test_integers_of_a_picture_are_resampled_as_reals(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, 1, 4, 5), np.uint8)
+    resize = node("Resize", ["x", "", "", "s"], ["y"], mode="linear")
+    found = {}
+    for kind, array in ((TensorProto.UINT8, picture), (TensorProto.FLOAT, picture.astype(np.float32))):
+        proto = model(resize, {"x": (picture.shape, kind)}, constants={"s": np.array([1, 1, 7, 9])})
+        found[kind] = Interpreter(imported(proto, tmp_path)).run([array])[0]
+    np.testing.assert_array_equal(found[TensorProto.UINT8], np.trunc(found[TensorProto.FLOAT]))

@@ -20,6 +20,10 @@ def channel_quant(
 ) -> QuantType:
     """The type of integers with one step per index of `axis`; the scales become constant `name` of the module."""
     position, _ = position_and_scale(float(steps.max()) * ((1 << (storage.size * 8 - 1)) - 1), storage.size * 8)
-    scales = np.divide(np.ldexp(1.0, position), steps.astype(np.float64)).astype(np.float32)
-    params = builder.module.add_constant(builder.fresh_name(name), scales)
+    params = builder.module.add_constant(builder.fresh_name(name), channel_scales(steps, position))
     return QuantType(storage, position, axis=axis, params=params.name, zero_point=zero_point)
+
+
+def channel_scales(steps: np.ndarray, position: int) -> np.ndarray:
+    """The scales that stand for steps where the position is given."""
+    return np.divide(np.ldexp(1.0, position), steps.astype(np.float64)).astype(np.float32)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from compiler.frontend.common.emitter import normal_axis, reshape, with_height, without_height
-from compiler.frontend.common.quantization import channel_quant, tensor_quant
+from compiler.frontend.common.quantization import channel_quant, channel_scales, tensor_quant
 from compiler.frontend.onnx import conv, reader
+from compiler.frontend.onnx.integers import plain
 from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Unsupported
@@ -103,6 +104,8 @@ def dequantize_linear(n: Node) -> Value:
     n.ignore("output_dtype", "axis", "block_size")  # the latter are nothing to a single scale
     x, scale, zero = n.input(0), n.known(1), n.known(2)
     computed = scale is None or (n.optional(2) is not None and zero is None)
+    if computed and x.type.quant is not None:
+        x = plain(n, x)
     if computed or (x.type.quant is None and not _fits_a_type(n, x.type.dtype, scale, zero)):  # type: ignore[arg-type]
         return _dequantize_plain(n, x, n.input(1), n.optional(2))
     assert scale is not None
@@ -112,10 +115,9 @@ def dequantize_linear(n: Node) -> Value:
 def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> Value:
     """Reals of stored integers: constants keep their integers under a quantised type."""
     if x.type.quant is not None:
-        wanted = quant_type(n, x.type.dtype, scale, zero, axis)
-        if (x.type.quant.real_step, x.type.quant.zero_point) != (wanted.real_step, wanted.zero_point):
-            raise Unsupported("reads integers by another scale than they were written by", PER_TENSOR)
-        return n.emit(quant.Dequantize, x)
+        if _says(n, x.type.quant, scale, zero, axis):
+            return n.emit(quant.Dequantize, x)
+        x = plain(n, x)
     several = isinstance(x, Constant) and x.data.size > 1  # single numbers are attributes
     if isinstance(x, Constant) and several and x.type.dtype in STORED and _is_one_number(zero):
         type = quant_type(n, x.type.dtype, scale, zero, axis)
@@ -123,6 +125,17 @@ def dequantize(n: Node, x: Value, scale: np.ndarray, zero: np.ndarray | None, ax
         return n.builder.append(quant.Dequantize, stored)[0]
     zero_point = None if zero is None or not zero.any() else n.constant(zero)
     return _dequantize_plain(n, x, n.constant(scale), zero_point, axis)
+
+
+def _says(n: Node, held: QuantType, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> bool:
+    """Whether a type has these scales and zero points: integers may be read by others than they were written by."""
+    if not _is_one_number(zero) or held.zero_point != (0 if zero is None else int(zero.reshape(-1)[0])):
+        return False
+    if held.axis is None or held.params is None:
+        return scale.size == 1 and float(np.float32(scale.reshape(-1)[0])) == held.real_step
+    written = n.builder.module.constants[held.params].data
+    read = channel_scales(scale, held.position) if scale.ndim == 1 else np.zeros(0)
+    return held.axis == axis and np.array_equal(written, read)
 
 
 def _dequantize_plain(n: Node, x: Value, scale: Value, zero: Value | None, axis: int | None = None) -> Value:

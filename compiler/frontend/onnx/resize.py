@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import floor
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from compiler.frontend.onnx.node import Node
 from compiler.frontend.onnx.registry import converter
 from compiler.frontend.records import Malformed
 from compiler.ir.core import Constant, Value
+from compiler.ir.types import DType
 from compiler.ops import math, nn, tensor
 
 LEGACY = {"coordinate_mode": "asymmetric", "nearest_mode": "floor"}
@@ -24,12 +26,21 @@ def _resized(size: float, scale: float) -> int:
     return floor(np.float32(size) * np.float32(scale))
 
 
-def _by_scales(n: Node, x: Value, scales: Sequence[float], **attributes: object) -> Value:
+def _resampled(n: Node, x: Value, **attributes: Any) -> Value:
+    """nn.resize; between integers it is done in reals, whose fractions are dropped."""
+    if x.type.dtype.is_float or attributes.get("mode", "nearest") == "nearest":
+        return n.emit(nn.Resize, x, **attributes)
+    y = n.emit(nn.Resize, n.emit(math.Cast, x, to=DType.F32), **attributes)
+    limits = np.iinfo(x.type.dtype.numpy)
+    return n.emit(math.Cast, n.emit(math.Clip, y, low=float(limits.min), high=float(limits.max)), to=x.type.dtype)
+
+
+def _by_scales(n: Node, x: Value, scales: Sequence[float], **attributes: Any) -> Value:
     shape = x.type.static_shape
     if len(scales) != len(shape):
         raise Malformed(f"{len(scales)} scales for an input of rank {len(shape)}")
     sizes = [_resized(d, s) for d, s in zip(shape, scales, strict=True)]
-    return n.emit(nn.Resize, x, sizes=sizes, scales=tuple(scales), **attributes)
+    return _resampled(n, x, sizes=sizes, scales=tuple(scales), **attributes)
 
 
 def _legacy_mode(n: Node) -> str:
@@ -87,16 +98,16 @@ def resize(n: Node) -> Value:
     return _by_scales(n, n.input(0), scales, **attributes)
 
 
-def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], policy: str, **attributes: object) -> Value:
+def _by_sizes(n: Node, sizes: list[int], axes: Sequence[int], policy: str, **attributes: Any) -> Value:
     if policy == "stretch":
-        return n.emit(nn.Resize, n.input(0), sizes=sizes, **attributes)
+        return _resampled(n, n.input(0), sizes=sizes, **attributes)
     shape = n.shape()
     choose = min if policy == "not_larger" else max
     scale = choose(sizes[a] / shape[a] for a in axes)
     scales = [1.0] * len(shape)
     for axis in axes:
         sizes[axis], scales[axis] = floor(shape[axis] * scale + 0.5), scale
-    return n.emit(nn.Resize, n.input(0), sizes=sizes, scales=tuple(scales), **attributes)
+    return _resampled(n, n.input(0), sizes=sizes, scales=tuple(scales), **attributes)
 
 
 def _crop_and_resize(n: Node) -> Value:

@@ -189,6 +189,8 @@ def pad_axes(n: Node, pads: Sequence[int], value: float) -> Value:
         sizes = [d - s - e for d, s, e in zip(n.shape(), starts, ends, strict=True)]
         x = n.emit(tensor.Slice, x, starts=starts, sizes=sizes)
     added = tuple(max(p, 0) for p in pads)
+    if x.type.quant is not None:  # ONNX puts on an integer, our op the real it stands for
+        value = (value - x.type.quant.zero_point) * x.type.quant.real_step
     return n.emit(tensor.Pad, x, pads=added, mode=mode, value=value) if any(added) else x
 
 
