@@ -289,8 +289,10 @@ def cnrtCreateRuntimeContext(function: Function, extra: Any = None) -> RuntimeCo
 
 @call()
 def cnrtSetRuntimeContextDeviceId(pctx: RuntimeContext, dev_ordinal: int) -> None:
-    """Before `cnrtInitRuntimeContext`."""
+    """Before `cnrtInitRuntimeContext`; INVALID afterwards."""
     context = live(pctx, RuntimeContext, "runtime context")
+    if context.initialised:
+        raise Fault(R.CNRT_RET_ERR_INVALID, "the runtime context is initialised: its device is settled")
     if dev_ordinal != (_FAKE if process.flags else 0):
         raise Fault(R.CNRT_RET_ERR_NODEV, f"no device {dev_ordinal!r}")
     context.device = int(dev_ordinal)

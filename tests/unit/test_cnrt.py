@@ -292,6 +292,7 @@ def test_a_context_is_initialised_once_and_before_it_is_invoked(program: SimpleN
     assert cnrt.cnrtInvokeRuntimeContext(early, [program.x, program.y], program.queue) == cnrt.CNRT_RET_ERR_INIT
     assert cnrt.cnrtRuntimeContextCreateQueue(early)[0] == cnrt.CNRT_RET_ERR_INIT
     assert cnrt.cnrtInitRuntimeContext(program.context) == cnrt.CNRT_RET_ERR_INVALID
+    assert cnrt.cnrtSetRuntimeContextDeviceId(program.context, 0) == cnrt.CNRT_RET_ERR_INVALID
 
 
 @pytest.mark.parametrize(
