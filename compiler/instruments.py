@@ -1,4 +1,4 @@
-"""What watches passes run: dumps, the verifier, times, counts. Each is one small class that the pass manager calls.
+"""What watches passes run: dumps, the verifier, times. Each is one small class that the pass manager calls.
 
 Instruments never change the module. They take passes as they find them (a name is enough), so that this module needs to
 know nothing of pipelines.
@@ -164,7 +164,7 @@ class BrokenModule(CompilerError):
     """The verifier's faults after a pass: the pass's mistake, not the user's."""
 
 
-# -- times and counts --------------------------------------------------------------------------------------------------
+# -- times -------------------------------------------------------------------------------------------------------------
 @dataclass
 class TimePasses(Instrument):
     """Wall-clock seconds of each pass, verification and dumps left out."""
@@ -187,28 +187,6 @@ class TimePasses(Instrument):
         total = sum(seconds for _, seconds in self.seconds)
         rows = [f"{s * 1e3:10.1f} ms  {s / total if total else 0.0:6.1%}  {name}" for name, s in self.seconds]
         return "\n".join([*rows, f"{total * 1e3:10.1f} ms  total"])
-
-
-@dataclass
-class CountOps(Instrument):
-    """How many ops of each kind the module had before the first and after each pass."""
-
-    counts: list[tuple[str, dict[str, int]]] = field(default_factory=list)
-
-    def pipeline_begins(self, module: Module, passes: Sequence[NamedPass]) -> None:
-        self.counts.append(("input", count_ops(module)))
-
-    def after(self, pass_: NamedPass, index: int, module: Module, changed: bool) -> None:
-        self.counts.append((pass_.name, count_ops(module) if changed else dict(self.counts[-1][1])))
-
-    def __str__(self) -> str:
-        """For each pass, the kinds whose number it changed."""
-        lines = []
-        for (_, old), (name, new) in zip(self.counts, self.counts[1:], strict=False):
-            kinds = sorted(k for k in {**old, **new} if old.get(k, 0) != new.get(k, 0))
-            moved = ", ".join(f"{k} {new.get(k, 0) - old.get(k, 0):+}" for k in kinds) or "nothing"
-            lines.append(f"{name}: {moved}")
-        return "\n".join(lines)
 
 
 def count_ops(module: Module) -> dict[str, int]:

@@ -319,11 +319,6 @@ class Rewriter:
             self._derived.append((old, new))
         return new
 
-    def rename(self, value: Value, name: str) -> None:
-        """Give a value the name of what it now stands for."""
-        value.name = name
-        self.module.version += 1
-
     @property
     def _match(self) -> Match:
         if self.match is None:

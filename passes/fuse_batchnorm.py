@@ -14,6 +14,7 @@ import numpy as np
 
 from compiler.ir.core import Constant, Module, Op
 from compiler.ops.math import Add
+from compiler.ops.shapes import channel_axis
 from compiler.pass_context import Pass, PassContext
 from compiler.rewrite import Declined, Match, OpPattern, Rewriter, Rule, anything, constant, pattern
 
@@ -163,7 +164,7 @@ def _channel_axis(producer: Any) -> int:
     """The axis of the output channels in the producer's result."""
     if producer.op_name == "nn.matmul":
         return producer.result.type.rank - 1
-    return 1 if producer.layout == "NCHW" else 3
+    return channel_axis(producer.layout)
 
 
 def _channels(producer: Any) -> int:

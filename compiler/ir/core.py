@@ -223,10 +223,6 @@ class Op:
         self.attributes[key] = self.signature.normalize(key, value)
         self.touch()
 
-    def remove_attribute(self, key: str) -> None:
-        del self.attributes[key]
-        self.touch()
-
     def infer_again(self) -> None:
         """Recompute result types after operands or attributes changed."""
         for result, type in zip(self.results, self.signature.inferred(self), strict=True):

@@ -47,11 +47,6 @@ def print_module(module: Module, *, inline_constants: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_function(function: Function) -> str:
-    """One function as text, its quantised types written out."""
-    return _Printer(_source_of(function.module), False, use_aliases=False).function(function)
-
-
 def print_op(op: Op, *, regions: bool = True, location: bool = True) -> str:
     """One op as text, its quantised types written out; `regions=False` shows `{ ... }` for the inside of a kernel."""
     printer = _Printer(_source_of(op.module), False, use_aliases=False)

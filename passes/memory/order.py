@@ -36,26 +36,6 @@ class Order:
     optimal: bool
 
 
-def peak_of(steps: Sequence[Step], sizes: Sequence[int], order: Sequence[int]) -> int:
-    """The most bytes alive at one op of this order."""
-    place = {op: k for k, op in enumerate(order)}
-    last = [0] * len(sizes)
-    for op in order:
-        for buffer in steps[op].touches:
-            last[buffer] = place[op]
-    alive = peak = 0
-    living: set[int] = set()
-    for k, op in enumerate(order):
-        new = steps[op].touches - living
-        living |= new
-        alive += sum(sizes[b] for b in new)
-        peak = max(peak, alive)
-        done = [b for b in steps[op].touches if last[b] == k]
-        living.difference_update(done)
-        alive -= sum(sizes[b] for b in done)
-    return peak
-
-
 def best_order(steps: Sequence[Step], sizes: Sequence[int], states: int = STATES) -> Order:
     """An order of `steps` with a low peak; where none is lower, the given one, which must be an order of execution.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from compiler.ir.core import Constant, Function, Op
+from compiler.ops.shapes import channel_axis
 from passes.pruning.groups import Channels, Dependencies
 
 Rule = Callable[[Any, Dependencies], Channels | None]
@@ -22,10 +23,6 @@ def not_understood(op: Op, found: Dependencies) -> Channels | None:
     """The op may mix channels: all of its inputs' stay."""
     found.pin_inputs(op, "network output" if op.op_name == "graph.return" else f"{op.op_name} needs every channel")
     return None
-
-
-def _channel_axis(op: Any) -> int:
-    return 1 if op.layout == "NCHW" else 3
 
 
 def _input(op: Any, found: Dependencies, axis: int) -> Channels | None:
@@ -46,7 +43,7 @@ def _weights(op: Op, index: int = 1) -> np.ndarray | None:
 # -- makers of channels ------------------------------------------------------------------------------------------------
 def conv2d(op: Any, found: Dependencies) -> Channels | None:
     """A convolution makes channels of its own; a depthwise one carries its input's on; a grouped one pins them."""
-    w, axis = _weights(op), _channel_axis(op)
+    w, axis = _weights(op), channel_axis(op.layout)
     if w is None:
         return not_understood(op, found)
     inner = 1 if op.layout == "NCHW" else 3
@@ -90,7 +87,7 @@ def _depthwise(op: Any, found: Dependencies, w: np.ndarray, axis: int) -> Channe
 
 def conv_transpose2d(op: Any, found: Dependencies) -> Channels | None:
     """As conv2d, with the weights' first two axes exchanged."""
-    w, axis = _weights(op), _channel_axis(op)
+    w, axis = _weights(op), channel_axis(op.layout)
     if w is None or op.groups > 1:
         return not_understood(op, found)
     channels = _input(op, found, axis)
@@ -168,7 +165,7 @@ def trailing_axes(op: Any, found: Dependencies) -> Channels | None:
 
 def spatial(op: Any, found: Dependencies) -> Channels | None:
     """Pooling works on each channel by itself."""
-    return _input(op, found, _channel_axis(op))
+    return _input(op, found, channel_axis(op.layout))
 
 
 def resize(op: Any, found: Dependencies) -> Channels | None:

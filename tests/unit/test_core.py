@@ -134,7 +134,6 @@ def test_every_change_ticks_the_counter_and_reading_does_not() -> None:
     changes = [
         lambda: c.set_operand(0, a.result),
         lambda: a.set_attribute("count", 2),
-        lambda: a.remove_attribute("count"),
         lambda: a.infer_again(),
         lambda: main.body.append(Sink()),
         lambda: main.body.last.erase(),  # type: ignore[union-attr]

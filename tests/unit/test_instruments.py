@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compiler.errors import CompilerError
-from compiler.instruments import CountOps, DumpIR, Instrument, TimePasses, VerifyEach, count_ops
+from compiler.instruments import DumpIR, Instrument, TimePasses, VerifyEach, count_ops
 from compiler.ir.constants import load_blobs, read_module
 from compiler.ir.core import Module, hash_of_array
 from compiler.ir.parser import parse_module
@@ -160,10 +160,9 @@ def test_times_are_per_pass(module):
     ]
 
 
-def test_op_counts_show_what_each_pass_changed(module):
-    instrument = CountOps()
-    PassManager([NOTHING, TO_EXP], [instrument]).run(module)
-    assert str(instrument) == "nothing: nothing\nto-exp: math.exp +1, nn.relu -1"
+def test_ops_are_counted_by_kind(module):
+    assert count_ops(module) == {"nn.relu": 1}
+    PassManager([TO_EXP]).run(module)
     assert count_ops(module) == {"math.exp": 1}
 
 

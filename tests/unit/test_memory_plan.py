@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from compiler.rewrite import RewriteCounter
 from compiler.target import load_target
 from passes.memory.allocate import RUNGS, Allocation, Buffer, Effort, allocate, most_alive
 from passes.memory.exact import solve
-from passes.memory.order import Order, Step, best_order, peak_of, sections_of
+from passes.memory.order import Order, Step, best_order, sections_of
 from passes.memory.plan import Storage, verify_plan
 from runtime.session import Session
 from tests.growth import exponent
@@ -177,6 +177,26 @@ def graphs(draw: st.DrawFn, most: int = 6) -> tuple[list[Step], list[int]]:
 
 def runs(steps: list[Step], order: tuple[int, ...]) -> bool:
     return all(steps[op].after <= set(order[:k]) for k, op in enumerate(order))
+
+
+def peak_of(steps: Sequence[Step], sizes: Sequence[int], order: Sequence[int]) -> int:
+    """The most bytes alive at one op of this order."""
+    place = {op: k for k, op in enumerate(order)}
+    last = [0] * len(sizes)
+    for op in order:
+        for buffer in steps[op].touches:
+            last[buffer] = place[op]
+    alive = peak = 0
+    living: set[int] = set()
+    for k, op in enumerate(order):
+        new = steps[op].touches - living
+        living |= new
+        alive += sum(sizes[b] for b in new)
+        peak = max(peak, alive)
+        done = [b for b in steps[op].touches if last[b] == k]
+        living.difference_update(done)
+        alive -= sum(sizes[b] for b in done)
+    return peak
 
 
 @settings(max_examples=150, deadline=None)

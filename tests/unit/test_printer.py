@@ -12,7 +12,7 @@ from strategies import Branch, Optional, Sink, Source, Unary
 
 from compiler.ir.core import Constant, Function, Module, Region
 from compiler.ir.location import Location
-from compiler.ir.printer import dense_text, is_inline, print_function, print_module, print_op
+from compiler.ir.printer import dense_text, is_inline, print_module, print_op
 from compiler.ir.types import DType, QuantType, TensorType
 from compiler.ops.graph import Kernel, Return, Yield
 from tests.growth import exponent
@@ -109,10 +109,10 @@ def test_names_that_are_not_identifiers_are_quoted() -> None:
 
 
 def test_empty_and_repeated_names_get_suffixes_that_no_other_value_has() -> None:
-    _, main = module_with()
+    module, main = module_with()
     main.add_argument(F32, "a")
     main.body.append(Source(types=[F32] * 6, names=["a", "a_1", "", "v0", "a", ""]))
-    assert "%a_2, %a_1, %v1, %v0, %a_3, %v2 = test.source" in print_function(main)
+    assert "%a_2, %a_1, %v1, %v0, %a_3, %v2 = test.source" in print_module(module)
 
 
 def test_the_same_names_in_two_functions_stay() -> None:
