@@ -1,4 +1,5 @@
-"""Files that are given by name: which of them cannot be what is asked for, and what to do instead.
+"""Files that are given by name: which of them cannot be what is asked for, and what to do instead; and how files are
+written.
 
 A file that is missing is told with its neighbours of similar names; one of another kind, by its first bytes or else by
 its suffix, with what that kind is good for. Readers say what is wrong inside of a file of the right kind.
@@ -7,11 +8,14 @@ its suffix, with what that kind is good for. Readers say what is wrong inside of
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from compiler.errors import CompilerError, Diagnostic, nearest
+from compiler.errors import CompilerError, Diagnostic, error, nearest
 
 HEAD = 512
 """Bytes at the beginning of a file that tell its format."""
@@ -95,6 +99,26 @@ FORMATS = (
 """The first that fits counts."""
 
 
+# -- writing ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def written_whole(path: Path, code: str = "E101") -> Iterator[BinaryIO]:
+    """A file to write beside `path`, which takes its place once it is whole and on the disk. Raises CompilerError where
+    that fails, and leaves nothing behind."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as fault:
+        raise error(code, f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
 def format_of(head: bytes) -> Format | None:
     """The format that a file's first bytes are known for."""
     head = head.lstrip() if head.lstrip()[:1] == b"<" else head  # pages may begin with empty lines

@@ -48,12 +48,16 @@ class Preprocess:
                     Diagnostic(code="E110", message=f"preprocessing has no {key!r}", help=did_you_mean(key, _READERS))
                 )
                 continue
+            if key in values:
+                faults.append(Diagnostic(code="E110", message=f"preprocessing: {key} is said twice"))
             try:
                 values[key] = _READERS[key](raw.strip())
             except ValueError:
                 faults.append(
                     Diagnostic(code="E110", message=f"preprocessing: {key} cannot be {raw.strip()!r}", help=_HELP[key])
                 )
+        if values.get("order") == "gray" and any(len(values.get(key, ())) == 3 for key in ("mean", "std")):
+            faults.append(Diagnostic(code="E110", message="preprocessing: gray has one channel, so one mean and one std"))
         if faults:
             raise CompilerError(faults)
         return Preprocess(**values)
@@ -182,6 +186,12 @@ def _size(text: str) -> int:
     return int(text)
 
 
+def _scale(text: str) -> float:
+    if not math.isfinite(float(text)) or float(text) == 0.0:
+        raise ValueError
+    return float(text)
+
+
 def _nonzero(text: str) -> tuple[float, ...]:
     numbers = _numbers(text)
     if 0.0 in numbers:
@@ -190,10 +200,10 @@ def _nonzero(text: str) -> tuple[float, ...]:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "size": _size, "crop": _size, "scale": float, "mean": _numbers, "std": _nonzero, "order": _order,
+    "size": _size, "crop": _size, "scale": _scale, "mean": _numbers, "std": _nonzero, "order": _order,
 }  # fmt: skip
 _HELP = {
-    "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number, such as 0.00392157 for 1/255",
+    "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number other than 0, such as 0.00392157 for 1/255",
     "mean": "one number or three, such as [0.485,0.456,0.406]",
     "std": "one number or three, none zero, such as [0.229,0.224,0.225]",
     "order": "rgb, bgr or gray",

@@ -13,11 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import error
+from compiler.files import written_whole
 from runtime.accounts import STALLS, Accounts
 from runtime.profile import FunctionProfile, Profile
 from targets.mlu220 import isa
-from targets.mlu220.container import write_atomically
 
 PROCESS = 1
 KERNELS, HOST = 0, 1
@@ -53,10 +52,8 @@ def trace(profile: Profile) -> dict[str, Any]:
 
 def write_trace(profile: Profile, path: Path) -> None:
     """Write the trace. E700 when that fails; nothing is left behind then."""
-    try:
-        write_atomically(path, json.dumps(trace(profile), separators=(",", ":"), allow_nan=False).encode())
-    except OSError as fault:
-        raise error("E700", f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
+    with written_whole(path, "E700") as file:
+        file.write(json.dumps(trace(profile), separators=(",", ":"), allow_nan=False).encode())
 
 
 def _names(profile: Profile) -> Iterator[Event]:

@@ -108,7 +108,8 @@ def _run(words: list[str]) -> int:
 _DESCRIPTION = """From a trained network to an offline model for the Cambricon MLU220, and a bit-exact simulator for it.
 The offline model is mluc's own documented format: it runs on the simulator, not on a card."""
 _EPILOG = """`mluc VERB --help` explains a verb.
-exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a crash, of mluc or of a pass, 130 interrupted"""
+exit codes: 0 fine, 1 a fault of the input, 2 usage, 3 a tolerance not met, 70 a crash, of mluc or of a pass,
+130 interrupted"""
 
 
 def _run_verb(verb: str, words: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ is 3 where they differ more than --tolerance.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from compiler.cli import arguments
 from compiler.errors import CompilerError, Diagnostic, error
-from compiler.files import OFFLINE
+from compiler.files import OFFLINE, written_whole
 
 FILES = {"file": OFFLINE}
 
@@ -133,15 +132,8 @@ def _write(path: Path, samples: Any, batches: list[dict[str, Any]]) -> None:
             joined[name] = np.concatenate(arrays)[: samples.total]
         else:
             joined[name] = np.stack(arrays)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **joined)
-        os.replace(temporary, path)
-    except OSError as fault:
-        raise error("E101", f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        np.savez(file, **joined)
 
 
 class _Reference:

@@ -8,16 +8,14 @@ memory until its weights are used. Files appear complete or not at all: they are
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from compiler.errors import CompilerError, error
-from compiler.files import IR, unreadable
+from compiler.files import IR, unreadable, written_whole
 from compiler.ir.core import Module, hash_of_array
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import is_inline, print_module
@@ -50,7 +48,8 @@ def save_blobs(module: Module, path: str | Path) -> int:
 
 def write_blobs(blobs: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Write tensors under their hashes, as `load_blobs` reads them."""
-    _write_aside(Path(path), lambda file: _write_tensors(file, blobs))
+    with written_whole(Path(path), "E322") as file:
+        _write_tensors(file, blobs)
 
 
 def load_blobs(path: str | Path, *, check: bool = False) -> dict[str, np.ndarray]:
@@ -91,7 +90,8 @@ def write_module(module: Module, path: str | Path, inline: bool = False) -> None
     if not inline and blobs_of(module):
         save_blobs(module, side_file(path))
     text = print_module(module, inline_constants=inline)
-    _write_aside(path, lambda file: file.write(text.encode("utf-8")))
+    with written_whole(path, "E322") as file:
+        file.write(text.encode("utf-8"))
 
 
 def read_module(path: str | Path) -> Module:
@@ -111,32 +111,6 @@ def read_module(path: str | Path) -> Module:
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
-def _write_aside(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file under another name in the same folder, then rename it into place."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as reason:
-        raise error("E322", f"cannot write: {reason.strerror}", where=str(path)) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            # mkstemp gives the owner alone access; a written file has what the umask leaves.
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        os.replace(name, path)
-    except OSError as reason:
-        os.unlink(name)
-        raise error("E322", f"cannot write: {reason.strerror}", where=str(path)) from None
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _write_tensors(file: BinaryIO, blobs: Mapping[str, np.ndarray]) -> None:
     """Tensors by decreasing element size, then by key: all are aligned, and the same module gives the same bytes."""
     order = sorted(blobs, key=lambda key: (-blobs[key].itemsize, key))

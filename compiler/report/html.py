@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import error
+from compiler.files import written_whole
 from compiler.report import charts
 from compiler.report.charts import Part
 
@@ -55,13 +54,8 @@ def comparison_page(found: Any, title: str, after: str, named: Mapping[str, Any]
 
 def write_page(text: str, path: Path) -> None:
     """Write a page whole. Raises CompilerError E101."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as fault:
-        temporary.unlink(missing_ok=True)
-        raise error("E101", f"cannot write the file: {fault.strerror or fault}", where=str(path)) from None
+    with written_whole(path) as file:
+        file.write(text.encode())
 
 
 def finite(number: float) -> bool:

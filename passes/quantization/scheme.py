@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
-from compiler.files import SCHEME, unreadable
+from compiler.files import SCHEME, unreadable, written_whole
 from compiler.ir.types import DType, QuantType, position_and_scale
 from passes.layers import matches
 
@@ -102,10 +102,8 @@ class Scheme:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole: to a temporary name first, then renamed."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".tmp")
-        temporary.write_text(self.to_toml(), encoding="utf-8")
-        os.replace(temporary, target)
+        with written_whole(Path(path), "E521") as file:
+            file.write(self.to_toml().encode())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Scheme:

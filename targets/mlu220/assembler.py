@@ -35,10 +35,10 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompilerError, error
-from compiler.files import LISTING, unreadable
+from compiler.files import LISTING, unreadable, written_whole
 from targets.mlu220 import isa
 from targets.mlu220.assembler_parser import VERSION_LINE, Parser
-from targets.mlu220.container import OfflineModel, write_atomically
+from targets.mlu220.container import OfflineModel
 from targets.mlu220.container_json import plain
 from targets.mlu220.container_records import DebugEntry, DeviceFunction, HostFunction, IORecord, dtype_name
 
@@ -56,15 +56,14 @@ class Listing:
     def save(self, path: str | Path) -> None:
         """Write the text, and the blobs beside it as `<path>.safetensors`. E700 when that fails."""
         path = Path(path)
-        try:
-            write_atomically(path, self.text.encode())
-            if self.blobs:
-                from safetensors.numpy import save
+        with written_whole(path, "E700") as file:
+            file.write(self.text.encode())
+        if self.blobs:
+            from safetensors.numpy import save
 
-                arrays = {name: np.frombuffer(data, np.uint8) for name, data in sorted(self.blobs.items())}
-                write_atomically(_side_file(path), save(arrays))
-        except OSError as fault:
-            raise error("E700", f"cannot write: {fault.strerror or fault}", where=str(path)) from None
+            arrays = {name: np.frombuffer(data, np.uint8) for name, data in sorted(self.blobs.items())}
+            with written_whole(_side_file(path), "E700") as file:
+                file.write(save(arrays))
 
     @staticmethod
     def load(path: str | Path) -> Listing:

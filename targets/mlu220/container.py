@@ -23,8 +23,6 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-import os
-import secrets
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from compiler.errors import CompilerError, Diagnostic
-from compiler.files import OFFLINE, check_file
+from compiler.files import OFFLINE, check_file, written_whole
 from targets.mlu220 import container_json as js
 from targets.mlu220.container_records import (
     DTYPES,
@@ -126,11 +124,10 @@ class OfflineModel:
     def save(self, path: str | Path) -> None:
         """Write the file and its `_twins` text beside it, each to a temporary name first. E700 when that fails."""
         path = Path(path)
-        try:
-            write_atomically(path, self.to_bytes())
-            write_atomically(path.with_name(path.name + "_twins"), twins_text(self, path.name).encode())
-        except OSError as fault:
-            _fail("E700", f"cannot write the file: {fault.strerror or fault}", str(path))
+        with written_whole(path, "E700") as file:
+            file.write(self.to_bytes())
+        with written_whole(path.with_name(path.name + "_twins"), "E700") as file:
+            file.write(twins_text(self, path.name).encode())
 
     @staticmethod
     def load(path: str | Path) -> OfflineModel:
@@ -139,20 +136,6 @@ class OfflineModel:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return OfflineModel.from_bytes(data, str(path))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to disk, rename. Nothing is left behind when it fails."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _fail(code: str, message: str, where: str, help: str = "") -> NoReturn:

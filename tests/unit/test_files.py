@@ -23,6 +23,7 @@ from compiler.files import (
     check_file,
     fault_of,
     format_of,
+    written_whole,
 )
 from compiler.frontend.load import READERS
 from targets.mlu220.container import MAGIC
@@ -147,3 +148,23 @@ def test_a_name_that_no_file_can_have_is_a_fault_too() -> None:
         check_file("a\0b.onnx", MODEL)
     with pytest.raises(CompilerError, match="E201"):
         check_file("a" * 5000 + ".onnx", MODEL)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = made(tmp_path, "x.bin", b"before")
+    with pytest.raises(KeyboardInterrupt), written_whole(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"] and path.read_bytes() == b"before"
+    with written_whole(path) as file:
+        file.write(b"after")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"] and path.read_bytes() == b"after"
+    assert path.stat().st_mode & 0o777 == made(tmp_path, "y").stat().st_mode & 0o777
+
+
+def test_what_cannot_be_written_is_told_with_its_code(tmp_path: Path) -> None:
+    for path in (tmp_path / "no" / "x", tmp_path, made(tmp_path, "file") / "x"):
+        with pytest.raises(CompilerError, match="E700"), written_whole(path, "E700") as file:
+            file.write(b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

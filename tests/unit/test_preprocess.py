@@ -77,3 +77,15 @@ def test_a_file_that_is_no_image_is_an_error_with_its_name(tmp_path: object) -> 
     path.write_text("hello")
     with pytest.raises(CompilerError, match=r"(?s)E112.*b\.png"):
         Preprocess().read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scale=0", "scale cannot be '0'"), ("scale=nan", "scale cannot be 'nan'"), ("size=1,size=2", "is said twice"),
+        ("order=gray,mean=[1,2,3]", "gray has one channel"), ("std=1:2:3,order=gray", "gray has one channel"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_image_of_sense_is_refused(text: str, message: str) -> None:
+    with pytest.raises(CompilerError, match=message):
+        Preprocess.parse(text)
