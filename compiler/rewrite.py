@@ -481,6 +481,7 @@ class _Run:
         for rule in self._rules_for(op):
             match = find_match(rule.pattern, op)
             if match is None:
+                self.declines.pop((op, rule), None)  # what was declined once may have come apart since
                 continue
             touched = match if isinstance(match, Declined) else self._rewrite(rule, match)
             if isinstance(touched, Declined):

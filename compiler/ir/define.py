@@ -52,6 +52,12 @@ def _boolean(value: Any) -> bool:
     return bool(value)
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        raise ValueError
+    return float(value)
+
+
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
@@ -99,13 +105,13 @@ def _dtype(value: Any) -> DType:
 
 
 Int = Kind("integer", _integer)
-Float = Kind("number", float)
+Float = Kind("number", _number)
 Bool = Kind("boolean", _boolean)
 Str = Kind("string", _string)
 Ints = Kind("list of integers", _tuple(_integer, None))
 IntPair = Kind("pair of integers", _tuple(_integer, 2))
 IntQuad = Kind("four integers", _tuple(_integer, 4))
-Floats = Kind("list of numbers", _tuple(float, None))
+Floats = Kind("list of numbers", _tuple(_number, None))
 DTypeKind = Kind("element type", _dtype)
 Dict = Kind("dictionary", lambda v: plain(dict(v)))
 Any_ = Kind("any", plain)

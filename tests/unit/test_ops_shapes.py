@@ -143,6 +143,12 @@ FAULTS: list[tuple[str, list[TensorType | None], dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("value", [True, "0.1", "nan", b"1"])
+def test_a_number_is_neither_a_word_nor_a_truth_value(value: object) -> None:
+    with pytest.raises(CompilerError, match="attribute 'alpha' must be number"):
+        make_op("nn.leaky_relu", f32(2), alpha=value)
+
+
 @pytest.mark.parametrize(("kind", "types", "attributes", "message"), FAULTS)
 def test_an_op_refuses_what_does_not_fit(
     kind: str, types: list[TensorType | None], attributes: dict[str, Any], message: str

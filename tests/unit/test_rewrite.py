@@ -199,6 +199,18 @@ def test_decline_of_an_op_rewritten_later_is_forgotten():
     assert apply_rules(module, [Rule(pattern(Relu), second_time), other]).declined == {}
 
 
+def test_decline_of_what_came_apart_later_is_forgotten():
+    module = module_of("%n = math.neg %x\n%a = nn.relu %n\n%b = math.exp %a\nreturn %b")
+    decline = Rule(pattern(Relu, x=pattern(Neg)), lambda match, rewriter: Declined("no"))
+
+    def take_apart(match: Match, rewriter: Rewriter) -> None:
+        neg = op(module, "n")
+        rewriter.replace(neg, rewriter.create(Exp, neg.operands[0], before=neg).result)
+
+    other = Rule(pattern(Exp, where=lambda o: o.name == "b" and op(module, "n").op_name == "math.neg"), take_apart)
+    assert apply_rules(module, [decline, other]).declined == {}
+
+
 def test_change_and_decline_together_are_a_mistake():
     module = module_of("%a = nn.relu %x\nreturn %a")
 
