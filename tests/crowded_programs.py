@@ -237,34 +237,55 @@ class CrowdedBuilder:
         )
         return self.keep(reduce, type, (to, 1, rows, 0, size))
 
+    # -- chains: elementwise instructions, each on the result of the one before
     def chain(self) -> None:
-        """Elementwise instructions on the result of the one before, with results where something of the chain lay, and
-        others in between that overwrite it."""
+        """Results lie where something else of the chain lay; copies and others that overwrite it stand in between."""
         type = self.pick(FLOATS)
-        value = _, rows, count, _, size = self.place(type)
-        lain, dense = [value], count * size
+        base, rows, count, _, size = self.place(type)
+        value = (base, rows, count, count * size, size)
+        lain = [value]
         for _ in range(self.integer(2, 4)):
-            target = self.pick([*lain, *lain, self.place(type)])[0]
-            to = (target, rows, count, dense, size)
-            other = self.pick([*lain, self.place(type)])[0], rows, count, dense, size
-            link = {"dst": target, "rows": rows, "count": count, "dst_pitch": dense, "dtype": type}
-            first, second = (value, other) if self.chance(0.7) else (other, value)
-            instruction: isa.Instruction = isa.Unary(src=value[0], src_pitch=value[3], function="ABS", **link)
-            if self.chance(0.7):
-                instruction = isa.Binary(
-                    a=first[0], b=second[0], a_pitch=first[3], b_pitch=second[3], function=self.pick(["SUB", "MAX"]),
-                    **link,
-                )  # fmt: skip
-            if all(self.reads(type, places(*v)) for v in (value, other)) and self.keep(instruction, type, other, to):
-                self.program.append(instruction)
-                lain += [other, to]
-                value = to
+            value = self.link(type, value, lain)
+            if self.chance(0.3):
+                value = self.relay(type, value, lain)
             if self.chance(0.4):
-                base = self.pick(lain)[0]
-                fill = isa.Fill(dst=base, element_size=size, value=0x3000 if size == 2 else 0x3E000000, run=dense)
-                if self.keep(fill, type, (base, 1, count, dense, size)):
-                    self.program.append(fill)
+                self.spoil(type, self.pick(lain))
             self.views.append(value)
+
+    def link(self, type: Type, value: View, lain: list[View]) -> View:
+        """One more instruction: its result, or the old one where it cannot stand."""
+        target, other = ((self.pick([*lain, *lain, self.place(type)])[0], *value[1:]) for _ in range(2))
+        first, second = (value, other) if self.chance(0.7) else (other, value)
+        link = {"dst": target[0], "rows": value[1], "count": value[2], "dst_pitch": value[3], "dtype": type}
+        instruction: isa.Instruction = isa.Unary(src=value[0], src_pitch=value[3], function="ABS", **link)
+        if self.chance(0.7):
+            pitches = {"a_pitch": value[3], "b_pitch": value[3]}
+            function = self.pick(["SUB", "MAX"])
+            instruction = isa.Binary(a=first[0], b=second[0], function=function, **pitches, **link)
+        readable = all(self.reads(type, places(*view)) for view in (value, other))
+        if not readable or self.keep(instruction, type, other, target) is None:
+            return value
+        self.program.append(instruction)
+        lain += [other, target]
+        return target
+
+    def relay(self, type: Type, value: View, lain: list[View]) -> View:
+        """The value at another place; the old one is sometimes overwritten at once."""
+        target = (self.place(type)[0], *value[1:])
+        copy = isa.Copy(dst=(isa.NRAM, target[0]), src=(isa.NRAM, value[0]), run=value[1] * value[3])
+        if not self.reads(type, places(*value)) or self.keep(copy, type, target) is None:
+            return value
+        self.program.append(copy)
+        lain.append(target)
+        if self.chance(0.6):
+            self.spoil(type, value)
+        return target
+
+    def spoil(self, type: Type, view: View) -> None:
+        base, _, count, pitch, size = view
+        fill = isa.Fill(dst=base, element_size=size, value=0x3000 if size == 2 else 0x3E000000, run=pitch)
+        if self.keep(fill, type, (base, 1, count, pitch, size)) is not None:
+            self.program.append(fill)
 
     # -- whole programs
     def begin(self) -> None:
