@@ -40,8 +40,8 @@ VERBS = {
 """Verb → its module and one line of help."""
 
 OK, FAULT, USAGE, TOLERANCE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""What the system says where nothing more can be written, whatever the file."""
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says where no more can be written, or nothing at all, whatever the file: no mistake of mluc."""
 NO_READER = errno.EPIPE
 
 
@@ -56,13 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mluc: interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as fault:
-        if fault.errno not in (*FULL, NO_READER):
+        if fault.errno not in (*REFUSED, NO_READER):
             raise
+        return _unwritten(fault)
+
+
+def _unwritten(fault: OSError) -> int:
+    """Tell, unless nobody is there to read it, that something cannot be written: a file, or what is printed."""
+    if fault.filename is None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        if fault.errno == NO_READER:  # as of mluc list ops | head -1
-            return OK
-        print(f"mluc: cannot write: {fault.strerror}", file=sys.stderr)
-        return FAULT
+    if fault.errno == NO_READER:  # as of mluc list ops | head -1
+        return OK
+    place = f" {fault.filename}" if fault.filename is not None else ""
+    print(f"mluc: cannot write{place}: {fault.strerror}", file=sys.stderr)
+    return FAULT
 
 
 def _prepare_streams() -> None:
@@ -137,7 +144,7 @@ def _run_verb(verb: str, words: Sequence[str]) -> int:
         print("mluc: not enough memory", file=sys.stderr)
         return FAULT
     except Exception as fault:
-        if isinstance(fault, OSError) and fault.errno in (*FULL, NO_READER):
+        if isinstance(fault, OSError) and fault.errno in (*REFUSED, NO_READER):
             raise
         return _internal(fault, args)
 

@@ -141,6 +141,15 @@ def test_a_mistake_of_mluc_is_exit_code_70_in_two_lines(command: Command, model_
     assert text in result.err
 
 
+def test_a_folder_that_turns_out_to_be_read_only_is_no_mistake_of_mluc(command: Command, model_file, monkeypatch):
+    def refused(args):
+        raise PermissionError(13, "Permission denied", "dumps/00-input.mlu")
+
+    monkeypatch.setattr(inspect_verb, "run", refused)
+    result = command("inspect", model_file)
+    assert (result.code, result.err) == (1, "mluc: cannot write dumps/00-input.mlu: Permission denied\n")
+
+
 def test_a_crash_of_a_pass_names_the_reproducer_it_wrote(command: Command, model_file: Path):
     Path("crash_pass.py").write_text(
         "from dataclasses import dataclass\n"
