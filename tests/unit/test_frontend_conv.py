@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from compiler.errors import CompilerError
 
@@ -186,6 +187,12 @@ def test_lp_pool(order: int, tmp_path: Path) -> None:
 def test_indices_of_max_pool(attributes: dict, tmp_path: Path) -> None:
     pool = node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 3], **attributes)
     agree(model(pool, {"x": (2, 3, 6, 5)}, ["y", "i"]), [random(2, 3, 6, 5)], tmp_path)
+
+
+def test_the_least_integer_is_found_before_what_is_outside(tmp_path: Path) -> None:
+    pool = node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2], pads=[1, 1])
+    proto = model(pool, {"x": ((1, 1, 4), TensorProto.UINT8)}, ["y", "i"])
+    agree(proto, [np.array([[[0, 3, 0, 0]]], np.uint8)], tmp_path)
 
 
 def test_what_max_pool_took_goes_back_to_its_place(tmp_path: Path) -> None:

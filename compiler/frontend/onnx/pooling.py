@@ -61,8 +61,9 @@ def _with_indices(n: Node, x: Value, window: Window) -> tuple[Value, Value]:
     n.room_for(prod(counts) * prod(window.kernel) * prod(shape[:2]), "places")
     places, column_major = _places(taps, spatial)
     outside = prod(spatial)
+    wide = x if x.type.dtype.is_float else n.emit(math.Cast, x, to=DType.I32)  # where nothing is as little as a pad
     flat = n.emit(
-        tensor.Pad, reshape(n, x, (*shape[:2], outside)), pads=(0, 0, 0, 0, 0, 1), value=_least(x.type.dtype)
+        tensor.Pad, reshape(n, wide, (*shape[:2], outside)), pads=(0, 0, 0, 0, 0, 1), value=_least(wide.type.dtype)
     )
     windows = n.emit(tensor.Gather, flat, n.constant(places, DType.I64), axis=2)
     best = n.emit(reduce.ArgMax, windows, axis=3, keepdims=True)
@@ -73,6 +74,7 @@ def _with_indices(n: Node, x: Value, window: Window) -> tuple[Value, Value]:
     first = np.arange(shape[0] * shape[1]).reshape(*shape[:2], 1, 1) * outside
     indices = n.emit(math.Add, within, n.constant(first, DType.I64))
     result = (*shape[:2], *counts)
+    y = y if wide is x else n.emit(math.Cast, y, to=x.type.dtype)
     return reshape(n, y, result), reshape(n, indices, result)
 
 
