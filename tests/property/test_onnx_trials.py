@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 from compiler.evaluate.interpreter import Interpreter
 from compiler.frontend.load import load
 from tests.property.trials.dice import TRIALS, Trial, load_trials, thrown
+from tests.property.trials.on_integers import OPERATORS, thrown_on_integers
 
 load_trials()
+Throw = tuple[onnx.ModelProto, list[np.ndarray], Trial]
 
 
 def expected(model: onnx.ModelProto, arrays: list[np.ndarray]) -> list[np.ndarray] | None:
@@ -40,12 +43,12 @@ def compare(found: np.ndarray, wanted: np.ndarray, made: Trial) -> None:
         np.testing.assert_allclose(found, wanted, rtol=made.tolerance, atol=made.tolerance)
 
 
-def agreed(operator: str, seeds: range, folder: Path) -> int:
+def agreed(throw: Callable[[str, int], Throw], operator: str, seeds: range, folder: Path) -> int:
     """How many of an operator's trials onnxruntime took, all of which came out alike."""
     taken = 0
     path = folder / "model.onnx"
     for seed in seeds:
-        model, arrays, made = thrown(operator, seed)
+        model, arrays, made = throw(operator, seed)
         wanted = expected(model, arrays)
         if wanted is None:
             continue
@@ -56,7 +59,7 @@ def agreed(operator: str, seeds: range, folder: Path) -> int:
             for ours, theirs in zip(found, wanted, strict=True):
                 compare(ours, theirs, made)
         except Exception as fault:
-            fault.add_note(f"trial {seed} of {operator}: {onnx.printer.to_text(model.graph.node[0])}")
+            fault.add_note(f"trial {seed} of {operator}: {'; '.join(map(onnx.printer.to_text, model.graph.node))}")
             raise
         taken += 1
     return taken
@@ -64,10 +67,21 @@ def agreed(operator: str, seeds: range, folder: Path) -> int:
 
 @pytest.mark.parametrize("operator", TRIALS)
 def test_random_nodes_mean_what_onnxruntime_computes(operator: str, tmp_path: Path) -> None:
-    assert agreed(operator, range(12), tmp_path) >= 2
+    assert agreed(thrown, operator, range(12), tmp_path) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", TRIALS)
 def test_many_random_nodes_mean_what_onnxruntime_computes(operator: str, tmp_path: Path) -> None:
-    assert agreed(operator, range(12, 200), tmp_path) >= 40
+    assert agreed(thrown, operator, range(12, 200), tmp_path) >= 40
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_random_nodes_on_quantised_tensors_compute_on_the_integers(operator: str, tmp_path: Path) -> None:
+    assert agreed(thrown_on_integers, operator, range(10), tmp_path) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_many_random_nodes_on_quantised_tensors_compute_on_the_integers(operator: str, tmp_path: Path) -> None:
+    assert agreed(thrown_on_integers, operator, range(10, 100), tmp_path) >= 10
