@@ -50,24 +50,27 @@ def mobilenet_profile(mobilenet: Module) -> Profile:
     return profiled(mobilenet)
 
 
-def test_resnet50_uses_two_thirds_of_the_matrix_units(resnet50_profile: Profile) -> None:
-    assert resnet50_profile.utilisation >= 0.67
-    assert resnet50_profile.repeated < 0.10
+def test_resnet50_uses_three_quarters_of_the_matrix_units(resnet50_profile: Profile) -> None:
+    assert resnet50_profile.utilisation >= 0.74
+    assert resnet50_profile.repeated < 0.01
+    assert resnet50_profile.cycles <= 2_680_000
+
+
+def test_mobilenet_v2_takes_three_quarters_of_a_millisecond(mobilenet_profile: Profile) -> None:
+    assert mobilenet_profile.cycles <= 378_000
 
 
 def test_four_cores_are_worth_more_than_three_on_resnet50(resnet50: Module, resnet50_profile: Profile) -> None:
-    assert profiled(resnet50, cores=1).cycles / resnet50_profile.cycles >= 3.2
+    assert profiled(resnet50, cores=1).cycles / resnet50_profile.cycles >= 3.25
 
 
-def test_four_cores_are_worth_more_than_two_and_a_half_on_mobilenet_v2(
-    mobilenet: Module, mobilenet_profile: Profile
-) -> None:
-    assert profiled(mobilenet, cores=1).cycles / mobilenet_profile.cycles >= 2.5
+def test_four_cores_are_worth_nearly_three_on_mobilenet_v2(mobilenet: Module, mobilenet_profile: Profile) -> None:
+    assert profiled(mobilenet, cores=1).cycles / mobilenet_profile.cycles >= 2.9
 
 
 @pytest.mark.parametrize(
     ("without", "least"),
-    [({"schedule": "schedule{buffers=1}"}, 1.25), ({"chain": ""}, 1.3), ({"keep": ""}, 1.2)],
+    [({"schedule": "schedule{buffers=1}"}, 1.38), ({"chain": ""}, 1.5), ({"keep": ""}, 1.22)],
     ids=["double buffering", "chaining", "keeping on chip"],
 )
 def test_what_a_choice_is_worth_on_resnet50(
@@ -78,7 +81,7 @@ def test_what_a_choice_is_worth_on_resnet50(
 
 @pytest.mark.parametrize(
     ("without", "least"),
-    [({"schedule": "schedule{buffers=1}"}, 1.1), ({"chain": ""}, 1.1), ({"keep": ""}, 1.05)],
+    [({"schedule": "schedule{buffers=1}"}, 1.17), ({"chain": ""}, 1.2), ({"keep": ""}, 1.2)],
     ids=["double buffering", "chaining", "keeping on chip"],
 )
 def test_what_a_choice_is_worth_on_mobilenet_v2(
@@ -93,9 +96,9 @@ def ddr_over_bound(profile: Profile) -> float:
 
 
 def test_mobilenet_v2_moves_little_more_than_inputs_weights_and_outputs(mobilenet_profile: Profile) -> None:
-    assert 1.0 <= ddr_over_bound(mobilenet_profile) <= 1.25
+    assert 1.0 <= ddr_over_bound(mobilenet_profile) <= 1.12
 
 
 def test_resnet50_spills_only_what_sram_cannot_hold(resnet50: Module, resnet50_profile: Profile) -> None:
-    assert ddr_over_bound(resnet50_profile) <= 4.8
+    assert ddr_over_bound(resnet50_profile) <= 4.3
     assert ddr_over_bound(profiled(resnet50, keep="", chain="")) > 1.5 * ddr_over_bound(resnet50_profile)
