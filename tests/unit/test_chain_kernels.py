@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,26 @@ def test_expand_depthwise_and_project_become_one_kernel() -> None:
     anchors = [[op.op_name for op in k.body.block if "conv" in op.op_name] for k in kernels(chained)]
     assert any({"mlu.conv2d", "mlu.depthwise_conv2d"} <= set(names) and len(names) >= 3 for names in anchors)
     assert ctx.statistics.of("chain-kernels")["kernels joined with the one that feeds them"] >= 2
+
+
+def test_kernels_grow_up_to_the_ops_asked_for() -> None:
+    module = fused(inverted_residual())
+    chained = run_pipeline(module, "chain-kernels{gain=-9.0,max-ops=12}", target=load_target("mlu220"))
+    sizes = [len(k.body.block) - 1 for k in kernels(chained)]
+    assert max(sizes) <= 12 and 1 < len(sizes) < len(kernels(module))
+
+
+def test_what_is_taken_to_stay_on_the_chip_is_a_share_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, asked = load_target("mlu220"), []
+    search = target.best_schedule
+
+    def noted(kernel: Any, constraints: dict[str, Any]) -> Any:
+        asked.append(constraints["assumed"])
+        return search(kernel, constraints)
+
+    monkeypatch.setattr(target, "best_schedule", noted)
+    run_pipeline(fused(inverted_residual()), "chain-kernels{kept=0.5}", target=target)
+    assert set(asked) == {target.shared_bytes // 2}
 
 
 def test_a_value_that_another_kernel_needs_too_is_a_result_of_the_chain() -> None:
