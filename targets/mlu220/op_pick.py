@@ -30,9 +30,6 @@ IntLists = Kind("list of lists of integers", lambda lists: tuple(tuple(int(i) fo
 LONGEST_PERIOD = 32
 """Patterns that repeat after more elements than this are copied run by run."""
 
-MOST_COMPARED = 1 << 22
-"""Lists of more indices times elements of a tile are not searched for how far a tile reaches."""
-
 
 # -- index lists -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -89,10 +86,17 @@ def runs_of(indices: tuple[int, ...]) -> tuple[Run, ...]:
 def _most_needed(indices: tuple[int, ...], length: int) -> int:
     """The most consecutive elements that any `length` consecutive indices reach over."""
     array = np.asarray(indices)
-    if len(array) * length > MOST_COMPARED:
-        return int(array.max() - array.min()) + 1  # a bound
-    windows = np.lib.stride_tricks.sliding_window_view(array, length)
-    return int((windows.max(1) - windows.min(1)).max()) + 1
+    return int((_sliding(np.maximum, array, length) - _sliding(np.minimum, array, length)).max()) + 1
+
+
+def _sliding(function: np.ufunc, array: np.ndarray, length: int) -> np.ndarray:
+    """The maximum, or minimum, of every `length` consecutive elements, in linear time: of what a block of that length
+    holds behind the first of them, and of what the next one holds before the last (van Herk 1992)."""
+    blocks = np.append(array, np.full(-len(array) % length, array[-1])).reshape(-1, length)
+    behind = function.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].ravel()
+    before = function.accumulate(blocks, axis=1).ravel()
+    count = len(array) - length + 1
+    return function(behind[:count], before[length - 1 :][:count])
 
 
 def needed(indices: tuple[int, ...], interval: Interval, size: int) -> Interval:

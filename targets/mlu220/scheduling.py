@@ -7,6 +7,7 @@ report uses, times the number of tiles of the busiest core.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -261,9 +262,9 @@ def _largest_size(bytes_at: Callable[[int], int], high: int, room: int) -> int:
     if least > room or most == least:
         return 1
     size = max(1, min(high - 1, 1 + (room - least) * (high - 1) // (most - least)))
-    while size > 1 and bytes_at(size) > room:
-        size -= 1
-    return size
+    if size == 1 or bytes_at(size) <= room:
+        return size
+    return bisect.bisect_right(range(1, size), room, key=bytes_at)
 
 
 def _with_more_tiles(shape: KernelShape, found: KernelSchedule, board: Board) -> KernelSchedule | None:

@@ -9,6 +9,7 @@ from compiler.ir.core import Module
 from compiler.ops.graph import Kernel
 from compiler.pass_manager import run_pipeline
 from compiler.target import load_target
+from targets.mlu220.op_pick import _most_needed
 from targets.mlu220.rules import reason_against
 from targets.mlu220.scheduling import structure
 from targets.mlu220.tiling import CHANNEL_GROUP, KernelSchedule
@@ -121,3 +122,20 @@ def test_strides_that_no_convolution_counts_run_on_the_host() -> None:
     y = net.op("nn.conv2d", net.x, net.constant("w", 4, 3, 1, 2), None, name="y", strides=(1, 5000))
     made = journey(net.done(y))
     assert made.model.host_functions
+
+
+# -- long rows -----------------------------------------------------------------------------------------------------------
+def test_how_far_indices_reach_is_found_for_any_length() -> None:
+    places = tuple(int(i) for i in np.random.default_rng(1).integers(0, 50, 23))
+    for length in range(1, len(places) + 1):
+        reach = max(max(places[i : i + length]) - min(places[i : i + length]) for i in range(len(places) - length + 1))
+        assert _most_needed(places, length) == reach + 1
+
+
+def test_a_reflected_sound_of_many_samples_is_cut_into_large_tiles() -> None:
+    net = Network((1, 1, 1, 100000))
+    made = same_everywhere(
+        net.done(net.op("tensor.pad", net.x, name="y", pads=(0, 0, 0, 128, 0, 0, 0, 128), mode="reflect")), cores=1
+    )
+    (kernel,) = (k for k in kernels_of(made) if any(op.op_name == "mlu.take" for op in k.body.block))
+    assert max(KernelSchedule.of(kernel).tile) > 10000
