@@ -7,7 +7,7 @@ type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,16 +42,17 @@ class Inputs:
 
 def resolve_inputs(
     inputs: Sequence[DeclaredInput], shapes: Mapping[str, Sequence[int]], bindings: Mapping[str, Any], where: str,
-    faults: Sequence[Diagnostic] = (),
+    faults: Sequence[Diagnostic] = (), options: Iterable[str] = (),
 ) -> Inputs:  # fmt: skip
     """Decide type or value of every graph input. Raises CompilerError listing everything that is wrong or open, and
-    `faults`, what was already found wrong with inputs that could not be declared.
+    `faults`, what was already found wrong with inputs that could not be declared. `options` are names that are bound
+    elsewhere.
     """
     faults = list(faults)
     names = [i.name for i in inputs]
     found = Inputs()
-    for given, option in ((shapes, "--shape"), (bindings, "--bind")):
-        faults += (_no_such_input(name, option, names, where) for name in given if name not in names)
+    for given, option, known in ((shapes, "--shape", names), (bindings, "--bind", [*names, *options])):
+        faults += (_no_such_input(name, option, known, where) for name in given if name not in known)
     dtypes = {i.name: i.dtype for i in inputs}
     declared = {i.name: i.dims for i in inputs}
     free = {n: d for n, d in declared.items() if n not in bindings}

@@ -11,7 +11,9 @@ from onnx import TensorProto
 
 from compiler.errors import CompilerError
 from compiler.evaluate.interpreter import Interpreter
+from compiler.frontend.inputs import DeclaredInput, resolve_inputs
 from compiler.ir.core import Module
+from compiler.ir.types import DType
 
 from .onnx_graphs import agree, imported, model, node, op_names, random
 
@@ -140,3 +142,11 @@ def test_strings_and_sequences_are_refused(tmp_path: Path) -> None:
     proto.graph.input[0].CopyFrom(onnx.helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None))
     with pytest.raises(CompilerError, match="is a sequence, not a tensor"):
         imported(proto, tmp_path)
+
+
+def test_a_binding_of_no_input_is_told_with_options_that_may_be_bound() -> None:
+    declared = [DeclaredInput("x", DType.F32, [1, 4])]
+    with pytest.raises(CompilerError, match=r"--bind names 'rate'[\s\S]*known: sr, x"):
+        resolve_inputs(declared, {}, {"rate": 16000}, "vad.jit", options=["sr"])
+    with pytest.raises(CompilerError, match=r"--shape names 'sr'[\s\S]*known: x"):
+        resolve_inputs(declared, {"sr": (1,)}, {}, "vad.jit", options=["sr"])

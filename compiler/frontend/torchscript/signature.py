@@ -73,7 +73,7 @@ def read_signature(
             signature.parameters[parameter.arg] = value
     free = {n: v for n, v in bindings.items() if n not in reader.values}
     leaves = [_with_binding(leaf, free) for leaf in reader.leaves]
-    signature.resolved = resolve_inputs(leaves, shapes, free, file, reader.faults)
+    signature.resolved = resolve_inputs(leaves, shapes, free, file, reader.faults, sorted(reader.values))
     return signature
 
 
