@@ -200,8 +200,10 @@ class Compiling:
         if batch not in self._modules:
             module, copies = self._loaded(batch)
             self._note_preprocessing(module)
-            instruments = self.watching.instruments if self.watching is not None else ()
-            prepared = driver.prepare(module, self.args.passes, instruments=instruments, ctx=self._context())
+            watched = {}
+            if self.watching is not None:
+                watched = {"instruments": self.watching.instruments, "verify_each": not self.args.no_verify_each}
+            prepared = driver.prepare(module, self.args.passes, ctx=self._context(), **watched)
             if batch != 1 and copies == 1 and (self.args.scheme or self.args.calibrate):
                 prepared.attributes["scheme_for"] = module_hash(self._prepared(1)[0])  # one scheme for all batches
             self._modules[batch] = prepared, copies

@@ -128,3 +128,15 @@ def test_integers_for_reals_are_warned_of_where_they_may_be_pixels(command: Comm
     np.savez("bytes.npz", image=np.random.default_rng(0).integers(0, top + 1, (2, 3, 8, 8), dtype=np.uint8))
     result = command("run", "small.cambricon", "--inputs", "bytes.npz")
     assert result.code == 0 and ("holds uint8" in result.err) == warned
+
+
+@pytest.mark.parametrize(("words", "verified"), [((), True), (("--no-verify-each",), False)])
+def test_passes_before_calibration_are_verified_unless_that_is_declined(
+    command: Command, files: Path, monkeypatch, words, verified
+):
+    from compiler.instruments import VerifyEach
+
+    begun: list[object] = []
+    monkeypatch.setattr(VerifyEach, "pipeline_begins", lambda self, module, passes: begun.append(passes))
+    assert command("compile", "small.onnx", "-o", "x.cambricon", "--scheme", "q.toml", *words).code == 0
+    assert bool(begun) == verified
