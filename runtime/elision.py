@@ -47,8 +47,6 @@ class _Elision:
             origin = self._origin(index, k, access) if distance is None else access.base + distance
             if origin is not None and origin != access.base:
                 moved = _shifted(access, origin)
-                if _clashes(moved, operation.writes):
-                    continue
                 operation = relocate(operation, origin - access.base)
                 operation.reads = [moved if j == k else a for j, a in enumerate(operation.reads)]
                 self.operations[index] = operation
@@ -71,7 +69,8 @@ class _Elision:
         return found
 
     def _is_overwritten(self, copy: int, reader: int) -> bool:
-        """Whether anything writes to a copy's source before (or by) the reader."""
+        """Whether anything writes to a copy's source before the reader does its work, or that does itself: an operand
+        read at its origin would overlap what is stored."""
         return int(self.flow.next_write[self.flow.first[copy]]) <= reader
 
 
@@ -97,11 +96,6 @@ def _source_of(copy: Operation, access: Access) -> int | None:
 
 def _shifted(access: Access, base: int) -> Access:
     return Access(base, access.run, access.counts, access.strides)
-
-
-def _clashes(access: Access, writes: list[Access]) -> bool:
-    """Whether an operand, read at its origin, may overlap what the operation writes."""
-    return any(access.base < w.end and w.base < access.end for w in writes)
 
 
 # -- operands that can move --------------------------------------------------------------------------------------------

@@ -155,6 +155,12 @@ def test_a_copy_whose_source_changes_before_the_reader_stays() -> None:
     assert count(spoiled, "after elide") == 4, "the relu's result is gone from its place: the relay stays"
 
 
+def test_a_reader_that_writes_over_the_origin_reads_the_copy() -> None:
+    relay = isa.Copy(dst=(NRAM, 1024), src=(NRAM, 0), run=4 * N)
+    made = session(load(0), relu(0, 0), relay, relu(16, 1024), store(16), translate={"fuse": False})
+    assert count(made, "after elide") == 4
+
+
 def test_outputs_are_written_even_if_nobody_reads_them() -> None:
     made = session(load(0), store(0), translate={"fuse": False})
     assert count(made, "after elide") == 1
