@@ -19,7 +19,7 @@ import numpy as np
 from compiler.errors import CompilerError, Diagnostic, did_you_mean
 from targets.mlu220 import isa
 from targets.mlu220.container import OfflineModel
-from targets.mlu220.container_json import Malformed
+from targets.mlu220.container_json import Malformed, finite
 from targets.mlu220.container_records import (
     DTYPES,
     DebugEntry,
@@ -83,7 +83,8 @@ class Line:
         """A JSON value of that Python type."""
         start = self.at
         try:
-            value, self.at = json.JSONDecoder(parse_constant=_no_constant).raw_decode(self.text, self.at)
+            decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=finite)
+            value, self.at = decoder.raw_decode(self.text, self.at)
         except (ValueError, RecursionError):
             raise self.bad("E750", f"expected {what}") from None
         if not isinstance(value, kind) or isinstance(value, bool):

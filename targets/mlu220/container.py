@@ -104,8 +104,10 @@ class OfflineModel:
             yield "constants are not one array of at most 2^31 - 1 bytes"
         for function in self.functions:
             yield from function.faults()
-        for record in (*self.inputs, *self.outputs):
-            yield from record.faults(may_be_open=record in self.outputs)
+        for record in self.inputs:
+            yield from record.faults()
+        for record in self.outputs:
+            yield from record.faults(may_be_open=True)
         yield from step_faults(self.steps, self.functions, self.inputs, self.outputs)
 
     def to_bytes(self) -> bytes:
@@ -308,7 +310,7 @@ class _Reader:
 
     def _programs(self, k: int, head: dict[str, Any]) -> list[np.ndarray]:
         data, lengths = self.take("PROG", k), head["lengths"]
-        if any(n < 0 for n in lengths) or sum(lengths) * ROW_BYTES != len(data):
+        if len(lengths) > IPU_CORES + 1 or any(n < 0 for n in lengths) or sum(lengths) * ROW_BYTES != len(data):
             self.fail("E705", f"{len(data)} bytes for programs of {lengths!r:.80} instructions", f"PROG {k}")
         rows = np.frombuffer(data, "<i4").reshape(-1, ROW_WORDS).copy()
         return np.split(rows, np.cumsum(lengths)[:-1]) if lengths else []

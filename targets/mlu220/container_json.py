@@ -29,13 +29,19 @@ def dump(value: Any) -> bytes:
 def parse(data: bytes) -> Any:
     """JSON text → plain data. Malformed for anything else, bombs of nesting or digits included."""
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8"), parse_constant=_no_constant, parse_float=finite)
     except (ValueError, RecursionError) as fault:
         raise Malformed(f"not JSON: {fault}") from None
 
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a number")
+
+
+def finite(text: str) -> float:
+    """A JSON number as a float; ValueError for one beyond all floats, which could not be written again."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)
 
 
 # -- kinds -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from targets.mlu220.container import (
     dtype_name,
     numpy_dtype,
 )
+from targets.mlu220.container_records import OPEN
 
 
 def small_model() -> OfflineModel:
@@ -165,6 +166,9 @@ def test_numpy_numbers_in_records_and_metadata_are_saved_as_plain_ones():
     assert OfflineModel.from_bytes(model.to_bytes()).metadata == {"loss": 0.5, "shape": [3]}
 
 
+OPEN_RECORD = IORecord.dense("open", (OPEN, 3), "f32")
+
+
 # -- models that do not hold together --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("edit", "message"),
@@ -179,6 +183,7 @@ def test_numpy_numbers_in_records_and_metadata_are_saved_as_plain_ones():
         (lambda m: m.functions[0].programs.pop(), "1 programs for 1 cores and the memory core"),
         (lambda m: m.functions[0].debug.append(DebugEntry(0, 1, 7, "x")), "names instructions that do not exist"),
         (lambda m: setattr(m.functions[1], "name", "subnet0"), "two functions have the same name"),
+        (lambda m: m.inputs.append(OPEN_RECORD) or m.outputs.append(OPEN_RECORD), "is open"),
     ],
 )
 def test_an_unsound_model_is_not_written(edit, message):
@@ -296,6 +301,11 @@ def test_bad_json_is_refused(kind, text):
     assert f"section {kind} 0" in refused(resealed(lambda k, i, d: [(k, i, text if k == kind else d)]))
 
 
+def test_a_number_beyond_all_floats_is_refused():
+    file = resealed(lambda k, i, d: [(k, i, d.replace(b'"metadata":{', b'"metadata":{"big":1e999,'))])
+    assert "1e999 is not a number" in refused(file)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -307,6 +317,7 @@ def test_bad_json_is_refused(kind, text):
         (lambda h: h["functions"][0].update(lengths=[3, 1]), "bytes for programs"),
         (lambda h: h["functions"][0].update(lengths=[4, -1]), "bytes for programs"),
         (lambda h: h["functions"][0].update(lengths=[3]), "1 programs for 1 cores"),
+        (lambda h: h["functions"][0].update(lengths=[4, *[0] * 9]), "bytes for programs"),
         (lambda h: h["functions"][0].update(workspace=2**40), "a workspace of"),
         (lambda h: h["functions"][1]["constants"][0].update(offset=64), "is not where it must be"),
         (lambda h: h["functions"][1]["constants"][0].update(shape=[2**40, 2**40]), "is larger than memory"),
