@@ -8,14 +8,14 @@ Compiling asks the same questions; this only asks them all and early.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compiler.errors import CompilerError, Diagnostic
 from compiler.evaluate.control import CONTROL
-from compiler.frontend.load import load
+from compiler.frontend.load import FRONTENDS, frontend_of, load
 from compiler.frontend.records import UNCONVERTED
 from compiler.ir.core import Argument, Module, Op, Value
 
@@ -106,43 +106,17 @@ class LintReport:
         return ", ".join(f"{operator} {count}" for operator, count in found.most_common())
 
 
-def _onnx_importer() -> Any:
-    from compiler.frontend.onnx.importer import Importer
-
-    return Importer
-
-
-def _export_importer() -> Any:
-    from compiler.frontend.torch_export.importer import Importer
-
-    return Importer
-
-
-def _script_importer() -> Any:
-    from compiler.frontend.torchscript.importer import Importer
-
-    return Importer
-
-
-IMPORTERS: dict[str, Callable[[], Any]] = {
-    ".onnx": _onnx_importer, ".pt2": _export_importer,
-    **dict.fromkeys((".pt", ".pth", ".jit", ".ptl", ".torchscript"), _script_importer),
-}  # fmt: skip
-"""Suffix → the class whose `run` leaves `records`, `faults` and `module`, each imported when it is asked for."""
-
-
 def lint(
     path: str | Path, target: AnswersForOps | None = None, shapes: Mapping[str, Sequence[int]] | None = None,
     bindings: Mapping[str, Any] | None = None,
 ) -> LintReport:  # fmt: skip
     """The fate of every node of a model file. Raises CompilerError only where the file or its inputs cannot be read."""
     path = Path(path)
-    importer_of = IMPORTERS.get(path.suffix.lower())
-    if importer_of is None or not path.is_file():
+    if path.suffix.lower() not in FRONTENDS or not path.is_file():
         module = load(path, shapes, bindings)
         nodes = [LintNode(op.name, op.op_name, "converted") for op in _real_ops(module)]
         return LintReport(path.name, _ask_target(nodes, _by_value_name(module), target))
-    importer = importer_of()(path, shapes or {}, bindings or {})
+    importer = frontend_of(path).Importer(path, shapes or {}, bindings or {})
     try:
         importer.run()
     except CompilerError as fault:

@@ -5,7 +5,8 @@ Frontends are imported when they are needed; nothing here knows what is inside a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def load(
         return _load_live(path, shapes or {}, bindings or {}, example)
     path = Path(path)
     check_file(path, MODEL)
-    return READERS[path.suffix.lower()](path, shapes or {}, bindings or {})
+    if path.suffix.lower() == IR_TEXT:
+        return _load_text(path, shapes or {}, bindings or {})
+    return frontend_of(path).import_model(path, shapes or {}, bindings or {})
 
 
 def _check_shapes(shapes: Any) -> None:
@@ -54,12 +57,6 @@ def _load_live(source: Any, shapes: Shapes, bindings: Bindings, example: Any) ->
     return import_live(source, shapes, bindings, example)
 
 
-def _load_onnx(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
-    from compiler.frontend.onnx.importer import import_model
-
-    return import_model(path, shapes, bindings)
-
-
 def _load_text(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     from compiler.ir.constants import read_module
 
@@ -71,20 +68,16 @@ def _load_text(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
     return read_module(path)
 
 
-def _load_torchscript(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
-    from compiler.frontend.torchscript.importer import import_model
-
-    return import_model(path, shapes, bindings)
-
-
-def _load_export(path: Path, shapes: Shapes, bindings: Bindings) -> Module:
-    from compiler.frontend.torch_export.importer import import_model
-
-    return import_model(path, shapes, bindings)
-
-
-READERS: dict[str, Callable[[Path, Shapes, Bindings], Module]] = {
-    ".onnx": _load_onnx, ".mlu": _load_text, ".pt": _load_torchscript, ".pth": _load_torchscript,
-    ".ptl": _load_torchscript, ".jit": _load_torchscript, ".torchscript": _load_torchscript, ".pt2": _load_export,
+FRONTENDS: dict[str, str] = {
+    ".onnx": "onnx", ".pt2": "torch_export",
+    **dict.fromkeys((".pt", ".pth", ".ptl", ".jit", ".torchscript"), "torchscript"),
 }  # fmt: skip
-"""Suffix of a file's name → its frontend."""
+"""Suffix of a file's name → the package here whose `importer` reads it."""
+
+IR_TEXT = ".mlu"
+
+
+def frontend_of(path: Path) -> Any:
+    """The `importer` module of a model file: `import_model` gives its module, `Importer` what became of its nodes too.
+    """
+    return importlib.import_module(f"compiler.frontend.{FRONTENDS[path.suffix.lower()]}.importer")

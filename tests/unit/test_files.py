@@ -25,7 +25,7 @@ from compiler.files import (
     format_of,
     written_whole,
 )
-from compiler.frontend.load import READERS
+from compiler.frontend.load import FRONTENDS, IR_TEXT
 from targets.mlu220.container import MAGIC
 
 ALL = (MODEL, IR, OFFLINE, LISTING, DATA, SCHEME, BOARD, PASS_FILE)
@@ -44,7 +44,7 @@ def told(path: Path, wanted: Wanted) -> tuple[str, str, str]:
 
 
 def test_every_suffix_of_a_model_has_a_reader() -> None:
-    assert set(MODEL.suffixes) == set(READERS)
+    assert set(MODEL.suffixes) == {*FRONTENDS, IR_TEXT}
 
 
 def test_the_beginning_of_an_offline_model_is_known() -> None:
