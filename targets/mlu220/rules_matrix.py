@@ -18,6 +18,7 @@ from targets.mlu220.lowering import Lowering
 from targets.mlu220.op_matrix import SPLIT_UNIT
 from targets.mlu220.rule_table import rule
 from targets.mlu220.rules_focus import unfolded
+from targets.mlu220.rules_move import taken
 from targets.mlu220.rules_windows import chip, undilated, window_fits, window_reason
 
 MAX_SUM = 1 << 17
@@ -28,7 +29,16 @@ TILE_BYTES_PER_COLUMN = 16
 
 
 def _is_depthwise(op: Any) -> bool:
-    return op.groups > 1 and op.groups == op.x.type.shape[3] == op.w.type.shape[0]
+    """Whether every group has one channel. Of integers, several results per channel are sums of the matrix unit."""
+    several = op.w.type.shape[0] != op.groups
+    return op.groups > 1 and op.groups == op.x.type.shape[3] and not (several and op.x.type.quant is not None)
+
+
+def channels_repeated(lowering: Lowering, x: Value, times: int) -> Value:
+    """An NHWC value with every channel several times in turn: the chip's depthwise convolution makes one result of
+    each."""
+    channels = np.arange(x.type.static_shape[3])
+    return taken(lowering, x, {3: np.repeat(channels, times)}) if times > 1 else x
 
 
 def _splits(co: int, kh: int, kw: int, ci: int, dtype: DType, groups: int = 1) -> int:
@@ -116,7 +126,8 @@ def conv2d(lowering: Lowering, op: Any) -> Value:
     if _is_depthwise(op):
         dtype = lowering.working(op.x)
         taps = lowering.constant(op.w.name, np.ascontiguousarray(op.w.data[:, :, :, 0].transpose(1, 2, 0)), dtype)
-        y = lowering.make("mlu.depthwise_conv2d", lowering.floating(op.x, dtype), taps, **window)
+        x = channels_repeated(lowering, lowering.floating(op.x, dtype), op.w.type.static_shape[0] // op.groups)
+        y = lowering.make("mlu.depthwise_conv2d", x, taps, **window)
         if op.bias is not None:
             y = lowering.make("mlu.add", y, lowering.constant(op.bias.name, op.bias.data, dtype))
         return y

@@ -16,7 +16,7 @@ from compiler.ir.core import Constant, Value
 from targets.mlu220.lowering import Lowering
 from targets.mlu220.rule_table import rule
 from targets.mlu220.rules_elementwise import combine, in_working_type, through_float
-from targets.mlu220.rules_matrix import _apart, _filters_fit, _scaled, _splits, _sum_type
+from targets.mlu220.rules_matrix import _apart, _filters_fit, _scaled, _splits, _sum_type, channels_repeated
 from targets.mlu220.rules_move import same_kind
 from targets.mlu220.rules_windows import (
     FLOAT_WINDOW,
@@ -64,7 +64,7 @@ def _transposed_condition(op: Any) -> str | None:
             return f"more than {LONGEST_WINDOW} taps along axis {axis + 1}"
     ci, kh, kw, per_group = op.w.type.static_shape
     if _is_depthwise(op):
-        return None if per_group == 1 else "depthwise transposed convolution with several results per channel"
+        return None if op.x.type.quant is None else "depthwise convolution is not quantised on this chip"
     if op.x.type.quant is None:
         return "convolution in floating point: the matrix unit is integer only (quantise it, or accept a host segment)"
     sizes = (per_group * op.groups, kh, kw, ci // op.groups, op.w.type.dtype, op.groups)
@@ -117,6 +117,7 @@ def _integer_phase(lowering: Lowering, op: Any, name: str, w: np.ndarray, rows: 
 def _depthwise_phase(lowering: Lowering, op: Any, name: str, w: np.ndarray, rows: Phase, columns: Phase) -> Value:
     x = in_working_type(lowering, op)
     x, pads = cropped(lowering, x, (rows.before, rows.behind), (columns.before, columns.behind))
+    x = channels_repeated(lowering, x, op.w.type.static_shape[3])
     taps = lowering.constant(name, np.ascontiguousarray(w[:, :, :, 0].transpose(1, 2, 0)), x.type.dtype)
     y = lowering.make("mlu.depthwise_conv2d", x, taps, pads=pads)
     return y if op.bias is None else combine(lowering, "add", y, op.bias)

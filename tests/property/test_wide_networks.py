@@ -141,3 +141,14 @@ def test_a_number_made_at_run_time_is_combined_with_an_image(kind: str) -> None:
     made = journey(net.done(first, second), **EXACT)
     inputs = random_inputs(made.prepared)
     assert_alike(assert_one_meaning(made, inputs), Interpreter(made.prepared).run(inputs), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nn.conv2d", "nn.conv_transpose2d"])
+def test_a_depthwise_convolution_of_several_results_per_channel_runs_on_the_chip(kind: str) -> None:
+    net = Network((2, 4, 7, 6))
+    shape = (12, 1, 3, 3) if kind == "nn.conv2d" else (4, 3, 3, 3)
+    y = net.op(kind, net.x, net.constant("w", *shape), net.constant("b", 12), name="y", groups=4, strides=(2, 2))
+    made = journey(net.done(y), **EXACT)
+    assert not [f for f in made.legal.functions if f.startswith("host")]
+    inputs = random_inputs(made.prepared)
+    assert_alike(assert_one_meaning(made, inputs), Interpreter(made.prepared).run(inputs), 1e-5)
