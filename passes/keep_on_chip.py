@@ -16,11 +16,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
+from compiler.ir.core import Function, Module, Op, Value
 from compiler.ir.verifier import is_subnet
 from compiler.ops.graph import Kernel
 from compiler.pass_context import Pass, PassContext
-from passes.memory.plan import order_kernels
+from passes.memory.plan import aligned, order_kernels, storages_of
 
 SPACE = "sram"
 
@@ -82,7 +82,7 @@ class KeepOnChip(Pass):
         if self.reorder:
             order_kernels(function, ctx)
         kernels = [op for op in function.body if isinstance(op, Kernel)]
-        requests = results_of(function, kernels, ctx.target) if self.values else []
+        requests = results_of(function, ctx) if self.values else []
         if self.parameters:
             requests += parameters_of(kernels, cores, ctx.target)
         place(requests, ctx.target.shared_bytes)
@@ -99,37 +99,20 @@ class KeepOnChip(Pass):
             ctx.statistics.count(f"off-chip bytes saved by keeping {what}", sum(r.saved for r in chosen))
 
 
-def results_of(function: Function, kernels: Sequence[Kernel], target: Any) -> list[Request]:
+def results_of(function: Function, ctx: PassContext) -> list[Request]:
     """A request per group of kernel results that share bytes and are neither taken nor given by the function."""
     step = _steps(function)
-    root_of: dict[Value, Value] = {}
-
-    def root(value: Value) -> Value:
-        while value in root_of:
-            value = root_of[value]
-        return value
-
-    for op in function.body:
-        kind = target.storage(op)
-        if kind == "operand":
-            root_of[op.results[0]] = root(op.inputs[0])
-        elif kind == "result":
-            for value in op.inputs:
-                root_of[root(value)] = op.results[0]
-    found: dict[Value, Request] = {}
-    for op in function.body:
-        for value in op.results:
-            owner = root(value)
-            if isinstance(owner, Argument | Constant):
-                continue
-            request = found.setdefault(owner, Request(_aligned(owner.type.bytes, target), step[op], step[op], 0, owner))
-            request.members.append(value)
-            readers = [user for user in dict.fromkeys(value.users) if isinstance(user, Kernel)]
-            request.first = min(request.first, step[op])
-            request.last = max([request.last, step[op], *(step[user] for user in readers)])
-            request.saved += value.type.bytes * (isinstance(op, Kernel) + sum(_times_read(value, r) for r in readers))
-    outside = {root(value) for value in function.outputs}
-    return [r for r in found.values() if r.root not in outside and r.saved]
+    requests = []
+    for storage in storages_of(function, ctx):
+        readers = [(v, user) for v in storage.members for user in v.users if isinstance(user, Kernel)]
+        saved = sum(value.type.bytes * _times_read(value, kernel) for value, kernel in readers)
+        makers = [op for v in storage.members if (op := v.producer) is not None]
+        saved += sum(v.type.bytes for v in storage.members if isinstance(v.producer, Kernel))
+        if storage.output is None and saved:
+            steps = [step[op] for op in (*makers, *(kernel for _, kernel in readers))]
+            size = aligned(storage.size, ctx.target.shared_alignment)
+            requests.append(Request(size, min(steps), max(steps), saved, storage.root, storage.members))
+    return requests
 
 
 def _times_read(value: Value, kernel: Kernel) -> int:
@@ -146,9 +129,8 @@ def parameters_of(kernels: Sequence[Kernel], cores: int, target: Any) -> list[Re
             saved = size * max(cores - 1, 1)
             if not size or (number == 0 and size < LEAST_UNHIDDEN):
                 continue
-            requests.append(
-                Request(_aligned(size, target), max(number - 1, 0), number, saved, kernel=kernel, index=index)
-            )
+            size = aligned(size, target.shared_alignment)
+            requests.append(Request(size, max(number - 1, 0), number, saved, kernel=kernel, index=index))
     return requests
 
 
@@ -177,11 +159,6 @@ def _steps(function: Function) -> dict[Op, int]:
         number += isinstance(op, Kernel)
         steps[op] = max(number, 0)
     return steps
-
-
-def _aligned(size: int, target: Any) -> int:
-    unit = target.shared_alignment
-    return -(-size // unit) * unit
 
 
 def _note_place(request: Request) -> None:

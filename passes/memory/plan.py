@@ -101,12 +101,12 @@ def steps_of(function: Function, ops: Sequence[Op], ctx: PassContext) -> tuple[l
     after = [frozenset(number[p] for v in op.inputs if (p := v.producer) is not None) for op in ops]
     alignment = ctx.target.memory_alignment
     steps = [Step(waits, frozenset(touched)) for waits, touched in zip(after, touches, strict=True)]
-    return steps, [_aligned(s.size, alignment) for s in storages]
+    return steps, [aligned(s.size, alignment) for s in storages]
 
 
 def place(storages: Sequence[Storage], alignment: int, effort: Effort = "exact") -> Allocation:
     """Give each storage its offset in the workspace."""
-    found = allocate([Buffer(_aligned(s.size, alignment), s.first, s.last) for s in storages], effort)
+    found = allocate([Buffer(aligned(s.size, alignment), s.first, s.last) for s in storages], effort)
     for storage, offset in zip(storages, found.offsets, strict=True):
         storage.offset = offset
     return found
@@ -117,7 +117,7 @@ def _unshared(storages: Sequence[Storage], peak: int, ctx: PassContext) -> int:
     for storage in storages:
         if not ctx.may_rewrite(f"share bytes with {storage.root.name}"):
             storage.offset = peak
-            peak += _aligned(storage.size, ctx.target.memory_alignment)
+            peak += aligned(storage.size, ctx.target.memory_alignment)
     return peak
 
 
@@ -167,7 +167,8 @@ def verify_plan(storages: Sequence[Storage]) -> None:
         active.append(storage)
 
 
-def _aligned(size: int, alignment: int) -> int:
+def aligned(size: int, alignment: int) -> int:
+    """The least multiple of an alignment that holds `size`."""
     return -(-size // alignment) * alignment
 
 
