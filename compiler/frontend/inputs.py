@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -155,15 +156,28 @@ def _bind(
     name: str, value: Any, dtype: DType, dims: list[Dim] | None, found: Inputs, faults: list[Diagnostic], where: str
 ) -> None:
     array = np.asarray(value)
-    shape = tuple(d for d in dims or () if isinstance(d, int))
     if dtype.is_float:
         message, remedy = f"--bind names {name!r}, a float input", "only integer and boolean inputs can be bound"
     elif array.dtype.kind not in "biu" or (array.astype(dtype.numpy) != array).any():
         message, remedy = f"--bind gives {name!r} the value {value!r}, not {dtype} data", "give an integer that fits"
-    elif dims is not None and len(shape) == len(dims) and array.size not in (1, int(np.prod(shape))):
-        message, remedy = f"--bind gives {name!r} {array.size} elements for shape {shape}", "give one number or as many"
+    elif (fitted := _fitted(array, dims)) is None:
+        shown = "x".join(map(str, dims or ())) or "a single number"
+        message = f"--bind gives {name!r} {array.size} elements of shape {list(array.shape)}, the model has {shown}"
+        remedy = "give one number or as many"
     else:
-        full = np.broadcast_to(array.astype(dtype.numpy), shape) if array.size == 1 else array.astype(dtype.numpy)
-        found.bound[name] = full.reshape(shape) if dims is not None and len(shape) == len(dims) else full
+        found.bound[name] = fitted.astype(dtype.numpy)
         return
     faults.append(Diagnostic(code="E204", where=where, message=message, help=remedy))
+
+
+def _fitted(array: np.ndarray, dims: list[Dim] | None) -> np.ndarray | None:
+    """Values in the declared shape; None where they do not fit. One number fills it, open dimensions being 1 then."""
+    if dims is None:
+        return array
+    shape = tuple(d if isinstance(d, int) else 1 for d in dims)
+    if array.size == 1:
+        return np.broadcast_to(array.reshape(()), shape)
+    if all(isinstance(d, int) for d in dims):
+        return array.reshape(shape) if array.size == prod(shape) else None
+    agree = all(isinstance(d, str) or d == size for d, size in zip(dims, array.shape, strict=False))
+    return array if array.ndim == len(dims) and agree else None

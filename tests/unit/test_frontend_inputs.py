@@ -111,7 +111,7 @@ def test_a_bound_input_is_an_input_no_more(tmp_path: Path) -> None:
     ("bindings", "message"),
     [
         ({"sr": 1.5}, r"the value 1\.5, not i64"),
-        ({"sr": [1, 2]}, r"2 elements for shape \(\)"),
+        ({"sr": [1, 2]}, "2 elements of shape .*, the model has a single number"),
         ({"x": 1}, "float input"),
         ({"rs": 1}, "did you mean 'sr'"),
     ],
@@ -119,6 +119,20 @@ def test_a_bound_input_is_an_input_no_more(tmp_path: Path) -> None:
 def test_a_binding_that_does_not_fit_is_an_error(bindings: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(CompilerError, match=message):
         imported(branching(), tmp_path, bindings=bindings)
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [(3, (1, 2)), ([[3, 4]], (1, 2)), ([[1, 2], [3, 4]], (2, 2)), ([1, 2], None), ([[1, 2, 3]], None)],
+)
+def test_a_binding_has_the_rank_the_model_declares(value: object, shape: tuple | None, tmp_path: Path) -> None:
+    inputs = {"x": ((2, 2), TensorProto.INT64), "k": (("n", 2), TensorProto.INT64)}
+    proto = model(node("Add", ["x", "k"], ["y"]), inputs)
+    if shape is None:
+        with pytest.raises(CompilerError, match="the model has nx2"):
+            imported(proto, tmp_path, bindings={"k": value})
+    else:
+        assert imported(proto, tmp_path, bindings={"k": value}).constants["k"].type.shape == shape
 
 
 def test_all_faults_of_the_inputs_are_reported_together(tmp_path: Path) -> None:
