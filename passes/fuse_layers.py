@@ -17,6 +17,7 @@ from compiler.ir.location import Location
 from compiler.ir.verifier import is_subnet
 from compiler.ops.graph import Kernel, Yield
 from compiler.pass_context import Pass, PassContext
+from passes.outlining import boundary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,10 +179,7 @@ class Grouping:
 def outline(function: Function, group: Group) -> Kernel:
     """Replace a group's ops by a `graph.kernel` that holds them, at the place of the first."""
     inside = set(group.ops)
-    inputs = list(dict.fromkeys(
-        v for op in group.ops for v in op.inputs if not isinstance(v, Constant) and v.producer not in inside
-    ))  # fmt: skip
-    outputs = [r for op in group.ops for r in op.results if any(user not in inside for user in r.users)]
+    inputs, outputs = boundary(group.ops)
     region = Region()
     marker = group.ops[0].previous
     for value in inputs:

@@ -15,6 +15,7 @@ from compiler.errors import CompilerError, Diagnostic, error
 from compiler.ir.core import Argument, Constant, Function, Module, Op, Value
 from compiler.ops.graph import Call, Return
 from compiler.pass_context import Pass, PassContext
+from passes.outlining import boundary
 
 MLU, HOST = "mlu", "host"
 
@@ -160,10 +161,7 @@ def _outline(
 def _move(main: Function, segment: Segment, function: Function) -> None:
     """Move a segment's ops into a function of their own, and call it where the last of them stood."""
     inside = set(segment.ops)
-    inputs = list(dict.fromkeys(
-        v for op in segment.ops for v in op.inputs if not isinstance(v, Constant) and v.producer not in inside
-    ))  # fmt: skip
-    outputs = [r for op in segment.ops for r in op.results if any(user not in inside for user in r.users)]
+    inputs, outputs = boundary(segment.ops)
     for value in inputs:
         argument = function.add_argument(value.type, value.name)
         value.replace_uses_if(argument, lambda user: user in inside)
