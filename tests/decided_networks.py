@@ -124,6 +124,16 @@ class Checking(nn.Module):
         return x * 2
 
 
+class Growing(nn.Module):
+    """Carries a tensor whose size changes from round to round."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        y = x
+        while y.abs().sum() < 10:
+            y = torch.cat([y, x.abs() + 1])
+        return y, y.shape[0]
+
+
 class Sizes(nn.Module):
     """Branches of different sizes."""
 
@@ -162,6 +172,7 @@ WAYS = [(torch.full((2, 3), v) + torch.tensor([[0.1, -0.2, 0.3]])).split(2)[:1] 
 SCRIPTED: dict[str, Callable[[], nn.Module]] = {
     "branches": Branches, "early": Early, "numbers": Numbers, "refining": Refining, "breaking": Breaking,
     "counting": Counting, "writing": Writing, "checking": Checking, "sizes": Sizes,
+    "growing": Growing,
 }  # fmt: skip
 
 
@@ -226,6 +237,17 @@ class Found(nn.Module):
         return x[x > 0], torch.nonzero(x > 0.5), x[x.sum(1) > 0], values, inverse, counts, x.round().unique(dim=0)
 
 
+class Moved(nn.Module):
+    """What is found is joined, turned, cut and reshaped."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = x[x.sum(1) > 0.1]
+        several = torch.stack([y, y * 2], 1)
+        joined = torch.cat([y, x.relu()])
+        return several.flatten(1), joined.t(), y.unsqueeze(1)[..., 1:].squeeze(1), y.reshape(-1), joined[1:], y.shape[0]
+
+
 EXPORTED: dict[str, Callable[[], nn.Module]] = {
     "cond": Cond, "while": While, "known": Known, "scan": Scan, "map": Map, "item": Item, "found": Found,
+    "moved": Moved,
 }  # fmt: skip

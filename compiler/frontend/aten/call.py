@@ -12,9 +12,10 @@ from compiler.frontend.common import emitter
 from compiler.frontend.common.emitter import Emitter
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Constant, Value
-from compiler.ir.types import DType
+from compiler.ir.types import Dimension, DType
 from compiler.ops import math
 
+OPEN = "take a fixed number of elements (topk), or do this part in the host program"
 BIND = "make it a constant in the exported model; an integer or boolean input can be bound with --bind"
 
 
@@ -37,9 +38,13 @@ class Call(Emitter):
         """A rank-0 constant of the element type of `value`."""
         return self.constant(number, value.type.dtype)
 
-    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
-        """x under another shape; nothing is emitted where it has that shape already."""
-        return emitter.reshape(self, x, shape)
+    def reshape(self, x: Value, shape: Sequence[Dimension]) -> Value:
+        """x under another shape, one of whose dimensions may depend on data; nothing is emitted where it has that shape
+        already.
+        """
+        if list(shape).count(None) > 1:
+            raise Unsupported("makes a tensor of several dimensions that depend on the network's data", OPEN)
+        return x if x.type.shape == tuple(shape) else emitter.reshape(self, x, [-1 if d is None else d for d in shape])
 
     def cast(self, x: Value, dtype: DType) -> Value:
         return x if x.type.dtype is dtype else self.emit(math.Cast, x, to=dtype)
@@ -95,6 +100,10 @@ class Call(Emitter):
 
     def shape(self, x: Any) -> tuple[int, ...]:
         return self.tensor(x).type.static_shape
+
+    def open_shape(self, x: Any) -> tuple[Dimension, ...]:
+        """The shape of a tensor, None for dimensions that depend on data."""
+        return self.tensor(x).type.shape
 
     def axis(self, axis: Any, rank: int) -> int:
         """An axis counted from the front; a rank-0 tensor counts as having one."""

@@ -17,19 +17,28 @@ from compiler.frontend.common.columns import summed_columns
 from compiler.frontend.common.emitter import cut
 from compiler.frontend.common.windows import Window
 from compiler.frontend.records import Malformed, Unsupported
-from compiler.ir.core import Value
-from compiler.ops import nn, tensor
+from compiler.ir.core import Constant, Value
+from compiler.ir.types import Dimension, DType
+from compiler.ops import nn, selection, tensor
 
 
 # -- views -------------------------------------------------------------------------------------------------------------
+def is_open(x: Any) -> bool:
+    """Whether it is a number that depends on data."""
+    return isinstance(x, Value) and not isinstance(x, Constant)
+
+
 @aten("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy", "aten::_reshape_alias", quantised="keep")
 def reshape(c: Call, self: Any, shape: Any, *strides: Any) -> Any:
     x = c.tensor(self)
-    wanted = list(c.integers(shape, "the shape"))
-    if wanted.count(-1) == 1:
-        known = prod(d for d in wanted if d != -1)
+    listed = shape if isinstance(shape, list | tuple) else [shape]
+    wanted: list[Dimension] = [None if is_open(d) else c.integer(d, "the shape") for d in listed]
+    if x.type.is_static and None not in wanted and wanted.count(-1) == 1:
+        known = prod(d for d in wanted if d is not None and d != -1)
         if known and x.type.elements % known == 0:
             wanted[wanted.index(-1)] = x.type.elements // known
+    elif not x.type.is_static or None in wanted:
+        wanted = [None if d == -1 else d for d in wanted]
     return c.reshape(x, wanted)
 
 
@@ -45,16 +54,18 @@ def reshape_as(c: Call, self: Any, other: Any) -> Any:
 
 @aten("aten::flatten", quantised="keep")
 def flatten(c: Call, self: Any, start_dim: Any = 0, end_dim: Any = -1) -> Any:
-    shape = c.shape(self)
+    shape = c.open_shape(self)
     if not shape:
         return c.reshape(self, (1,))
     start, end = c.axis(start_dim, len(shape)), c.axis(end_dim, len(shape))
-    return c.reshape(self, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
+    known = [d for d in shape[start : end + 1] if d is not None]
+    joined = prod(known) if len(known) == end + 1 - start else None
+    return c.reshape(self, (*shape[:start], joined, *shape[end + 1 :]))
 
 
 @aten("aten::ravel", quantised="keep")
 def ravel(c: Call, self: Any) -> Any:
-    return c.reshape(self, (c.tensor(self).type.elements,))
+    return flatten(c, self)
 
 
 @aten("aten::unflatten", quantised="keep")
@@ -73,14 +84,14 @@ def _filled(sizes: Sequence[int], total: int) -> list[int]:
 @aten("aten::squeeze", "aten::squeeze_copy", quantised="keep")
 def squeeze(c: Call, self: Any, dim: Any = None) -> Any:
     """Axes of more than one element stay, even where they are named."""
-    shape = c.shape(self)
+    shape = c.open_shape(self)
     axes = () if isinstance(dim, list | tuple) and not dim else c.axes(dim, len(shape))
     return c.reshape(self, [d for i, d in enumerate(shape) if i not in axes or d != 1])
 
 
 @aten("aten::unsqueeze", "aten::unsqueeze_copy", quantised="keep")
 def unsqueeze(c: Call, self: Any, dim: Any) -> Any:
-    shape = list(c.shape(self))
+    shape = list(c.open_shape(self))
     shape.insert(c.axis(dim, len(shape) + 1), 1)
     return c.reshape(self, shape)
 
@@ -94,7 +105,7 @@ def permute(c: Call, self: Any, dims: Any) -> Any:
 
 @aten("aten::transpose", "aten::transpose_copy", "aten::swapaxes", "aten::swapdims", quantised="keep")
 def transpose(c: Call, self: Any, dim0: Any, dim1: Any) -> Any:
-    rank = len(c.shape(self))
+    rank = len(c.open_shape(self))
     if rank == 0:
         return self
     a, b = c.axis(dim0, rank), c.axis(dim1, rank)
@@ -105,7 +116,7 @@ def transpose(c: Call, self: Any, dim0: Any, dim1: Any) -> Any:
 
 @aten("aten::t", "aten::numpy_T", "aten::mT", "aten::t_copy", "aten::adjoint", quantised="keep")
 def matrix_transpose(c: Call, self: Any) -> Any:
-    rank = len(c.shape(self))
+    rank = len(c.open_shape(self))
     if c.base == "numpy_T":
         return permute(c, self, list(reversed(range(rank))))
     return transpose(c, self, -1, -2) if rank > 1 else self
@@ -113,7 +124,7 @@ def matrix_transpose(c: Call, self: Any) -> Any:
 
 @aten("aten::movedim", "aten::moveaxis", quantised="keep")
 def move_axes(c: Call, self: Any, source: Any, destination: Any) -> Any:
-    rank = len(c.shape(self))
+    rank = len(c.open_shape(self))
     origins = [c.axis(s, rank) for s in c.integers(source, "the source")]
     targets = [c.axis(d, rank) for d in c.integers(destination, "the destination")]
     rest = iter(i for i in range(rank) if i not in origins)
@@ -132,7 +143,7 @@ def cat(c: Call, tensors: Any, dim: Any = 0) -> Any:
         return _cat_quantised(c, values, dim)
     values = together(c, *values)
     axis = c.axis(dim, max(v.type.rank for v in values))
-    filled = [v for v in values if v.type.static_shape != (0,) and v.type.static_shape[axis] != 0] or values[:1]
+    filled = [v for v in values if v.type.shape != (0,) and v.type.shape[axis] != 0] or values[:1]
     return filled[0] if len(filled) == 1 else c.emit(tensor.Concat, *filled, axis=axis)
 
 
@@ -173,12 +184,27 @@ def _lifted_last(c: Call, x: Value) -> Value:
 def slice_axis(c: Call, self: Any, dim: Any = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
     if isinstance(self, list | tuple | str):  # aten::slice of lists: (list, start, end, step)
         return self[slice(dim, start, end if end is not None else 1)]
-    shape = c.shape(self)
-    axis = c.axis(dim, len(shape))
+    x = c.tensor(self)
+    axis, size = c.axis(dim, x.type.rank), x.type.shape[c.axis(dim, x.type.rank)]
+    if not x.type.is_static or any(map(is_open, (start, end))):
+        return _cut_by_data(c, x, axis, start, end, c.integer(step, "the step"))
     first = None if start is None else c.integer(start, "the start")
     last = None if end is None else c.integer(end, "the end")
-    found = range(*slice(first, last, c.integer(step, "the step")).indices(shape[axis]))
-    return cut(c, self, axis, found.start, len(found), found.step)
+    found = range(*slice(first, last, c.integer(step, "the step")).indices(size))  # type: ignore[arg-type]
+    return cut(c, x, axis, found.start, len(found), found.step)
+
+
+def _cut_by_data(c: Call, x: Value, axis: int, start: Any, end: Any, step: int) -> Value:
+    """x cut along an axis between bounds that may depend on the data, as its shape may."""
+    bounds = [0 if start is None else start, np.iinfo(np.int64).max if end is None else end, step]
+    vectors = [c.reshape(c.cast(c.as_tensor(b), DType.I64), (1,)) for b in bounds]
+    size, known = x.type.shape[axis], list(x.type.shape)
+    if size is None or any(map(is_open, bounds)):
+        known[axis] = None
+    else:
+        known[axis] = len(range(size)[slice(*(c.integer(b, "a bound") for b in bounds))])
+    marked = [-1 if d is None else d for d in known]
+    return c.emit(selection.SliceAs, x, *vectors, axes=(axis,), known=marked)
 
 
 @aten("aten::narrow", "aten::narrow_copy", quantised="keep")
@@ -191,11 +217,14 @@ def narrow(c: Call, self: Any, dim: Any, start: Any, length: Any) -> Any:
 
 @aten("aten::select", "aten::select_copy", quantised="keep")
 def select(c: Call, self: Any, dim: Any, index: Any) -> Any:
-    shape = c.shape(self)
-    axis, at = c.axis(dim, len(shape)), c.integer(index, "the index")
+    x = c.tensor(self)
+    axis = c.axis(dim, x.type.rank)
+    if is_open(index) or not x.type.is_static:
+        return c.emit(tensor.Gather, x, c.reshape(c.cast(c.as_tensor(index), DType.I64), ()), axis=axis)
+    shape, at = x.type.static_shape, c.integer(index, "the index")
     if not -shape[axis] <= at < shape[axis]:
         raise Malformed(f"index {at} is out of range for {shape[axis]} elements")
-    return c.reshape(cut(c, self, axis, at % shape[axis], 1), shape[:axis] + shape[axis + 1 :])
+    return c.reshape(cut(c, x, axis, at % shape[axis], 1), shape[:axis] + shape[axis + 1 :])
 
 
 def _parts(c: Call, x: Value, axis: int, sizes: Sequence[int]) -> list[Value]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.frontend.aten.call import Call, tensors_in
+from compiler.frontend.aten.call import OPEN, Call, tensors_in
 from compiler.frontend.aten.quantisers import dequantised, requantised
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
@@ -35,7 +35,6 @@ IGNORED = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "g
 """Arguments that say where and how tensors lie in memory; a row need not name them."""
 
 REPLACE = "write it with operators that docs/supported-aten-operators.md lists, or compute it in the host program"
-OPEN = "take a fixed number of elements (topk), or do this part in the host program"
 REPORT = "if torch runs the model, this is a fault of mluc: report it with the operator"
 
 

@@ -12,12 +12,20 @@ from compiler.frontend.records import Malformed
 from compiler.ir.core import Constant, Value
 from compiler.ir.types import DType
 from compiler.ops import math as logic
+from compiler.ops import selection, tensor
 
 
 @aten("aten::size", "aten::sym_size", quantised="keep")
 def size(c: Call, self: Any, dim: Any = None) -> Any:
-    shape = c.shape(self)
-    return list(shape) if dim is None else shape[c.axis(dim, len(shape))]
+    """Dimensions that depend on data are tensors of rank 0."""
+    shape = c.open_shape(self)
+    axes = range(len(shape)) if dim is None else [c.axis(dim, len(shape))]
+    found = [shape[axis] if shape[axis] is not None else _computed(c, self, axis) for axis in axes]
+    return found if dim is None else found[0]
+
+
+def _computed(c: Call, x: Value, axis: int) -> Value:
+    return c.emit(tensor.Gather, c.emit(selection.ShapeOf, x), c.constant(axis, DType.I64), axis=0)
 
 
 @aten("aten::numel", "aten::sym_numel", quantised="keep")
@@ -27,7 +35,7 @@ def numel(c: Call, self: Any) -> Any:
 
 @aten("aten::dim", quantised="keep")
 def dim(c: Call, self: Any) -> Any:
-    return len(c.shape(self))
+    return c.tensor(self).type.rank
 
 
 @aten("aten::stride", "aten::sym_stride", quantised="keep")
@@ -49,7 +57,7 @@ def is_contiguous(c: Call, self: Any, *rest: Any, **more: Any) -> Any:
 
 @aten("aten::len", quantised="keep")
 def length(c: Call, self: Any) -> Any:
-    return c.shape(self)[0] if isinstance(self, Value) else len(self)
+    return size(c, self, 0) if isinstance(self, Value) else len(self)
 
 
 # -- tensors of one element --------------------------------------------------------------------------------------------

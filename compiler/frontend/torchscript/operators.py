@@ -421,21 +421,21 @@ def _holds_blocked(args: Sequence[Any]) -> bool:
 
 # -- questions about a tensor ------------------------------------------------------------------------------------------
 def _size(o: Operators, x: Tensor, axis: int | None = None) -> Any:
-    shape = o.value(x).type.static_shape
-    if axis is None:
-        return list(shape)
-    if not -len(shape) <= axis < len(shape):
-        raise Malformed(f"asks for dimension {axis} of a tensor of {len(shape)}")
-    return shape[axis]
+    value = o.value(x)
+    if axis is not None and not -value.type.rank <= axis < value.type.rank:
+        raise Malformed(f"asks for dimension {axis} of a tensor of {value.type.rank}")
+    if not value.type.is_static:
+        return o.wrapped(convert("aten::size", "", o.builder, [value, axis]))
+    shape = value.type.static_shape
+    return list(shape) if axis is None else shape[axis]
 
 
-def _len(o: Operators, x: Any) -> int:
+def _len(o: Operators, x: Any) -> Any:
     if not isinstance(x, Tensor):
         return _plain(len, [x], {})
-    shape = o.value(x).type.static_shape
-    if not shape:
+    if not o.value(x).type.rank:
         raise Malformed("asks for the length of a tensor without dimensions")
-    return shape[0]
+    return _size(o, x, 0)
 
 
 def _dtype(o: Operators, x: Tensor) -> int:
@@ -481,7 +481,8 @@ def _nothing(o: Operators, *args: Any) -> None:
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
-    "aten::size": _size, "aten::dim": lambda o, x: len(_size(o, x)), "aten::ndimension": lambda o, x: len(_size(o, x)),
+    "aten::size": _size, "aten::dim": lambda o, x: o.value(x).type.rank,
+    "aten::ndimension": lambda o, x: o.value(x).type.rank,
     "aten::len": _len, "aten::numel": lambda o, x: o.value(x).type.elements, "prim::dtype": _dtype,
     "aten::dtype": _dtype, "aten::stride": _strides, "aten::item": _item, "prim::tolist": _tolist,
     "aten::tolist": _tolist, "prim::device": lambda o, *x: "cpu", "aten::device": lambda o, *x: "cpu",
