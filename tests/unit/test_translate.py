@@ -117,6 +117,27 @@ def test_a_store_over_the_heads_source_is_not_joined_where_that_is_read_several_
     assert count(made) == count(made, "operations")
 
 
+HALF = {"run": 2 * N, "n2": 2}
+TWICE = isa.Unary(dst=1024, src=512, rows=2, count=N // 2, dst_pitch=2 * N, src_pitch=0, dtype="F32", function="ABS")
+LOOK_ALIKES = {
+    "the result's first half is read twice": [relu(512, 0), TWICE, store(1024)],
+    "the result's first half is copied twice": [
+        relu(512, 0), isa.Copy(dst=(OUTPUT, 0), src=(NRAM, 512), dst_stride2=2 * N, **HALF)
+    ],
+    "the other operand begins in the middle of the result": [
+        load(640), relu(512, 0), binary(1024, 512, 640), store(1024)
+    ],
+    "a member's result lies over one half of an operand, a load over the other": [
+        relu(512, 0), relu(128, 512), load(0, 256, size=128), relu(1024, 128), store(1024)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", LOOK_ALIKES.values(), ids=LOOK_ALIKES)
+def test_what_only_looks_like_a_chain_computes_what_it_says(program: list[isa.Instruction]) -> None:
+    session(load(0), *program, translate={"elide": False})
+
+
 def test_fusing_random_layers_saves_calls() -> None:
     saved = 0
     for seed in range(12):
@@ -143,6 +164,11 @@ def test_constants_that_come_in_pieces_are_read_where_they_lie_together(second: 
     ]  # fmt: skip
     made = session(load(0), *pieces, binary(512, 0, 256), store(512), constants=2 * N, translate={"fuse": False})
     assert count(made, "after elide") == calls
+
+
+def test_rows_that_a_copy_brings_closer_together_are_not_read_where_they_were() -> None:
+    rows = isa.Copy(dst=(NRAM, 256), src=(CONSTANTS, 0), dst_stride2=2 * N, src_stride2=4 * N, **HALF)
+    session(load(0), rows, binary(512, 0, 256), store(512), constants=2 * N, translate={"fuse": False})
 
 
 def test_a_copy_whose_source_changes_before_the_reader_stays() -> None:
