@@ -187,8 +187,10 @@ def test_multiply_adds_are_those_of_the_legalised_module(small: Journey) -> None
     report = profile(small.model, BOARD)
     expected = implied_macs(small.legal)
     assert expected == 144 * (16 * 9 * (8 + 16) + 6 * 16) + 6 * 144 * 10
-    assert report.macs == expected
-    assert sum(k.cost.totals.macs for k in report.functions[0].kernels) == expected
+    assert report.implied_macs == {"subnet0": expected}
+    with_zeros = sum(k.cost.totals.macs for k in report.functions[0].kernels)
+    assert report.macs == with_zeros > expected, "filters of several pixels hold zeros too"
+    assert report.repeated == pytest.approx(with_zeros / expected - 1)
 
 
 def test_bytes_are_those_of_the_kernels_operands_constants_and_results(small: Journey) -> None:
