@@ -55,8 +55,9 @@ def resize_by_scales(d: Dice) -> Trial:
 
 @trial("Resize by sizes", opsets=(11, 13, 18, 19))
 def resize_by_sizes(d: Dice) -> Trial:
-    x = d.floats(1, 2, d.randint(1, 9), d.randint(1, 9))
-    sizes, attributes = [d.randint(1, 9), d.randint(1, 9)], _resize_attributes(d)
+    """To half the size at least: an axis that keeps the aspect ratio does not vanish."""
+    x = d.floats(1, 2, d.randint(1, 6), d.randint(1, 6))
+    sizes, attributes = [d.randint(3, 9), d.randint(3, 9)], _resize_attributes(d)
     if d.opset < 18 or d.flip():
         return Trial([x, None, None, np.array([1, 2, *sizes])], attributes, tolerance=1e-4)
     if "antialias" not in attributes:
