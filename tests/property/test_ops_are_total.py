@@ -94,3 +94,19 @@ def test_what_an_op_takes_can_be_evaluated(name: str) -> None:
                         evaluate_op(op, [data_of(v.type, random) for v in operands])
                     except CompilerError:
                         continue
+
+
+@pytest.mark.parametrize("name", [n for n in load_all_families() if n.partition(".")[0] in NEUTRAL])
+def test_checks_and_shape_rules_take_dimensions_that_are_not_known(name: str) -> None:
+    kind, random = load_all_families()[name], np.random.default_rng(1)
+    specs = kind.signature.operands
+    for shapes in shapes_of(len(specs), random):
+        types = [fitting(spec, shape, DType.F32) for spec, shape in zip(specs, shapes, strict=True)]
+        opened = [t.with_shape(tuple(None if random.random() < 0.5 else d for d in t.shape)) for t in types]
+        for attributes in attributes_of(kind, opened[0].rank if opened else 0):
+            function = Module().add_function(Function("main"))
+            try:
+                op = kind(*[function.add_argument(type) for type in opened], **attributes)
+            except CompilerError:
+                continue
+            assert all(d is None or d >= 0 for result in op.results for d in result.type.shape)
