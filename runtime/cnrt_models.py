@@ -41,7 +41,7 @@ from runtime.cnrt_types import (
 )
 from runtime.session import Session
 from targets.mlu220.container import VERSION, DeviceFunction, IORecord, OfflineModel, Step
-from targets.mlu220.hardware import load_board
+from targets.mlu220.hardware import BOARD_NUMBERS, board_of
 from targets.mlu220.timeline import simulate
 from targets.mlu220.twins import CNRT_TYPES, dim_order, four_axes
 
@@ -320,7 +320,7 @@ def cnrtInitRuntimeContext(pctx: RuntimeContext, extra: Any = None) -> None:
             context.session = Session(_alone(model, device))
         except CompilerError as error:
             raise Fault(R.CNRT_RET_ERR_MLU, str(error)) from None
-        context.microseconds = 1e6 * simulate(device.programs, load_board(model.board)).seconds
+        context.microseconds = 1e6 * simulate(device.programs, board_of(model)).seconds
     context.initialised = True
 
 
@@ -335,6 +335,7 @@ def _alone(model: OfflineModel, device: DeviceFunction) -> OfflineModel:
         board=model.board, cores=model.cores, rounding=model.rounding, steps=[step],
         functions=[replace(device, inputs=inputs, outputs=outputs)], inputs=inputs, outputs=outputs,
         constants=model.constants,
+        metadata={key: value for key, value in model.metadata.items() if key == BOARD_NUMBERS},
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from compiler.errors import CompilerError, Diagnostic, did_you_mean, error
 from runtime.host import HostSegment
 from targets.mlu220.check import MemorySizes, Proof, check_function
 from targets.mlu220.container import DeviceFunction, IORecord, OfflineModel
-from targets.mlu220.hardware import Board, load_board
+from targets.mlu220.hardware import Board, board_of
 
 ENGINES = ("simulator", "oracle")
 Outputs = np.ndarray | list[np.ndarray] | dict[str, np.ndarray]
@@ -51,7 +51,7 @@ class Session:
         self.model = model if isinstance(model, OfflineModel) else OfflineModel.load(model)
         self.path = None if isinstance(model, OfflineModel) else Path(model)
         self.engine = engine
-        self.board = load_board(self.model.board)
+        self.board = board_of(self.model)
         self.proofs = _prove(self.model, self.board)
         self._lock = threading.Lock()
         self._segments: dict[str, Segment] = {f.name: HostSegment(f).run for f in self.model.host_functions}

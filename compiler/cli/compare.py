@@ -141,7 +141,7 @@ def _twin(args: argparse.Namespace, reference: Any, samples: Any, session: Any) 
 
         return read_module(args.file), args.file.name
     made = _made(args, session)
-    board = {"board": session.model.board, "cores": session.model.cores} if session is not None else {}
+    board = {"board": session.board, "cores": session.model.cores} if session is not None else {}
     target = load_target(driver.TARGET, **board)
     module = run_pipeline(reference, made["passes"], target=target) if made["passes"] else reference
     scheme = made["scheme"] or driver.calibrate(module, samples)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from compiler import driver
     from runtime.profile import profile
-    from targets.mlu220.hardware import load_board
+    from targets.mlu220.hardware import board_of
 
     _check_output(args.output)
     digits = Digits.load()
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         "compile_seconds": round(compiled, 2), "float_accuracy": _float_accuracy(module, digits),
         "int8_accuracy": _int8_accuracy(model, digits),
     }  # fmt: skip
-    report = profile(model, load_board(model.board))
+    report = profile(model, board_of(model))
     if args.output is not None:
         _keep(args.output, digits, model)
     if args.json:

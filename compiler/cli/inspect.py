@@ -60,6 +60,7 @@ _BYTES = ("inputs", "outputs", "workspace", "lower_bound")
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
     from targets.mlu220.container import OfflineModel
+    from targets.mlu220.hardware import BOARD_NUMBERS
 
     model = OfflineModel.load(args.model)
 
@@ -74,6 +75,7 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
     made = dict(model.metadata)
     reasons = made.pop("host_reasons", {})
     planned = made.pop("memory", {})
+    own = " (of its own, its numbers are in the file)" if made.pop(BOARD_NUMBERS, None) else ""
     if "scheme" in made:
         made["scheme"] = f"{made['scheme'].count(chr(10))} lines, printed by --scheme"
     host = [
@@ -83,7 +85,7 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "file": str(args.model), "kind": "offline model (runs on mluc's simulator, not on a card)",
-        "board": model.board, "cores": model.cores, "rounding": model.rounding,
+        "board": model.board + own, "cores": model.cores, "rounding": model.rounding,
         "constant_bytes": int(model.constants.size),
         "inputs": [record(r) for r in model.inputs], "outputs": [record(r) for r in model.outputs],
         "functions": [*device, *host],

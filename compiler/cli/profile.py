@@ -117,7 +117,7 @@ def _check_axes(args: argparse.Namespace) -> None:
 def _profile(args: argparse.Namespace) -> Any:
     from runtime.profile import profile
     from targets.mlu220.container import OfflineModel
-    from targets.mlu220.hardware import load_board
+    from targets.mlu220.hardware import board_of
 
     if args.model.suffix == OFFLINE:
         model = OfflineModel.load(args.model)
@@ -125,7 +125,7 @@ def _profile(args: argparse.Namespace) -> Any:
         compiling = _compiling(args)
         model = compiling.model(args.batch, args.cores)
         arguments.tell(compiling.diagnostics)
-    return profile(model, load_board(model.board))
+    return profile(model, board_of(model))
 
 
 def _compiling(args: argparse.Namespace) -> Compiling:

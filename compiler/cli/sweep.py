@@ -43,9 +43,9 @@ def rows_of(args: argparse.Namespace, compiling: Compiling) -> list[Row]:
 
 def _row(model: Any, batch: int, cores: int) -> Row:
     from runtime.profile import profile
-    from targets.mlu220.hardware import load_board
+    from targets.mlu220.hardware import board_of
 
-    report = profile(model, load_board(model.board))
+    report = profile(model, board_of(model))
     moved = report.traffic()
     seconds = report.seconds
     return {

@@ -19,7 +19,7 @@ from targets.mlu220 import isa
 from targets.mlu220.boxes import View, cut, dense_strides
 from targets.mlu220.container import DebugEntry, DeviceFunction, HostFunction, IORecord, OfflineModel
 from targets.mlu220.emit_kernel import CoreEmitter, Outside
-from targets.mlu220.hardware import Board
+from targets.mlu220.hardware import Board, own_numbers
 from targets.mlu220.op_base import FILTERS, MluOp
 from targets.mlu220.op_matrix import Conv2d, Matmul
 from targets.mlu220.op_move import Concat, Reshape, Slice, StorageCast
@@ -89,7 +89,7 @@ def emit_module(module: Module, board: Board, cores: int) -> OfflineModel:
     return OfflineModel(
         board=board.name, cores=cores, rounding=_rounding(module), steps=wiring.steps, functions=functions,
         inputs=wiring.model_inputs(), outputs=wiring.model_outputs(), constants=pool.segment(),
-        metadata={**_facts(module), "memory": _memory(module), "macs": _macs(module)},
+        metadata={**_facts(module), "memory": _memory(module), "macs": _macs(module), **own_numbers(board)},
     )  # fmt: skip
 
 

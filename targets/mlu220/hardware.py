@@ -123,6 +123,29 @@ def load_board(name_or_path: str | Path) -> Board:
     return _build(path, _read(path, seen=()))
 
 
+BOARD_NUMBERS = "board_numbers"
+"""Under this name an offline model has the numbers of a board that does not come with the compiler."""
+
+
+def own_numbers(board: Board) -> dict[str, Any]:
+    """What an offline model says of its board: nothing of one that comes with the compiler, all numbers of another."""
+    if board.name in board_names() and board == load_board(board.name):
+        return {}
+    numbers = {
+        name: {"value": getattr(board, name), "unit": known.unit, "tag": known.tag, "source": known.source}
+        for name, known in board.basis.items()
+    }
+    return {BOARD_NUMBERS: {"title": board.title, **numbers}}
+
+
+def board_of(model: Any) -> Board:
+    """The board an offline model was made for: the one it names, or whose numbers it has. CompilerError E690, E691."""
+    numbers = model.metadata.get(BOARD_NUMBERS)
+    if not isinstance(numbers, dict):
+        return load_board(model.board)
+    return _build(Path(model.board), {"name": model.board, **numbers})
+
+
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The tables of a board file over those of the one it extends."""
     try:
@@ -172,6 +195,8 @@ def _entry_fault(name: str, entry: Any) -> str:
         return f"{name} must be whole, not {value!r}"
     if value == 0 and name not in _MAY_BE_ZERO:
         return f"{name} must be more than 0"
+    if name in _ON_CHIP and value > LARGEST_MEMORY:
+        return f"{name} must be at most {LARGEST_MEMORY}"
     if entry["tag"] not in TAGS:
         return f"{name}: tag {entry['tag']!r} is not one of {', '.join(TAGS)}"
     if not isinstance(entry["unit"], str) or not isinstance(entry["source"], str):
@@ -179,6 +204,9 @@ def _entry_fault(name: str, entry: Any) -> str:
     return ""
 
 
+LARGEST_MEMORY = 1 << 28
+"""Bytes of a memory on the chip; the simulator allocates them."""
+_ON_CHIP = {"nram_bytes", "nram_usable_bytes", "wram_bytes", "sram_bytes", "sram_usable_bytes"}
 _MAY_BE_ZERO = {
     "ddr_latency_cycles", "on_chip_latency_cycles", "segment_cycles", "issue_cycles", "sync_cycles", "idle_watts",
     *(name for name in _NUMBERS if name.startswith("joules_")),

@@ -265,3 +265,24 @@ def test_dumps_into_a_file_are_refused(command: Command, model_file: Path):
 def test_a_timeout_is_some_time(command: Command, model_file: Path):
     result = command("debug", "reduce", model_file, "--check", "false", "--timeout", "0")
     assert result.code == 2 and "'0' is not a number of seconds" in result.err
+
+
+def test_a_file_for_a_board_of_one_s_own_runs_and_is_profiled_without_the_board_s_file(
+    command: Command, model_file, calibration
+):
+    for name in ("mine", "m2"):  # the second takes the name of one of mluc's boards
+        number = 'clock_hz = {value = 123e6, unit = "Hz", tag = "I", source = "measured"}'
+        Path(f"{name}.toml").write_text(f'extends = "som"\ntitle = "A board of mine"\n{number}\n')
+        words = ("compile", model_file, "-o", "x.cambricon", "--calibrate", calibration, "--board", f"{name}.toml")
+        assert command(*words).code == 0
+        Path(f"{name}.toml").unlink()
+        assert command("run", "x.cambricon", "--inputs", calibration).code == 0
+        assert command("profile", "x.cambricon").out.startswith("A board of mine, 123 MHz")
+        compared = command("compare", model_file, "x.cambricon", "--data", calibration)
+        assert compared.code == 0 and "the twin's bytes" in compared.out
+        assert command("disasm", "x.cambricon", "-o", "x.asm").code == command("asm", "x.asm", "-o", "y.cambricon").code
+        assert Path("x.cambricon").read_bytes() == Path("y.cambricon").read_bytes()
+
+
+def test_a_file_for_a_board_of_mluc_s_names_it_only(offline: Path):
+    assert "board_numbers" not in OfflineModel.load(offline).metadata

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from compiler.errors import CompilerError
-from targets.mlu220.hardware import TAGS, board_names, load_board
+from targets.mlu220.hardware import TAGS, board_names, board_of, load_board, own_numbers
 
 ENTRY = '{ value = %s, unit = "Hz", tag = "C", source = "test" }'
 
@@ -104,3 +105,21 @@ def test_an_unreadable_file_names_the_file(tmp_path):
     for name in ("broken.toml", "absent.toml"):
         (fault,) = fail(tmp_path / name)
         assert fault.code == "E691" and name in fault.where
+
+
+def test_a_memory_on_the_chip_that_no_simulator_could_allocate_is_refused(tmp_path: Path) -> None:
+    number = '{value = 1e15, unit = "B", tag = "U", source = "test"}'
+    (tmp_path / "huge.toml").write_text(f'extends = "m2"\nnram_usable_bytes = {number}\n')
+    with pytest.raises(CompilerError, match="nram_usable_bytes must be at most"):
+        load_board(tmp_path / "huge.toml")
+
+
+def test_an_offline_model_names_a_board_of_mluc_s_and_holds_the_numbers_of_another(tmp_path: Path) -> None:
+    class Model:
+        board = "som"
+        metadata: dict[str, object] = {}
+
+    som, other = load_board("som"), load_board("som").with_values(clock_hz=5e8)
+    assert own_numbers(som) == {} and board_of(Model()) == som
+    Model.metadata = own_numbers(other)
+    assert board_of(Model()) == other and board_of(Model()).basis == other.basis
