@@ -78,6 +78,8 @@ class TakePixels(Pass):
 
     def run(self, module: Module, ctx: PassContext) -> None:
         x = self._image(module)
+        if not ctx.may_rewrite(f"take {x.name} as pixels"):
+            return
         scheme = find_scheme("", ctx) if ctx.options.get("scheme") else None
         if scheme is not None and scheme.module == module_hash(module):
             module.attributes["scheme_for"] = scheme.module  # the scheme still fits: what it names is kept

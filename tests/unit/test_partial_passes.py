@@ -70,7 +70,7 @@ def every(count: int, most: int = 12) -> list[int]:
     return sorted({round(k * count / most) for k in range(most + 1)} if count > most else range(count + 1))
 
 
-@pytest.mark.parametrize("pipeline", ["simplify", "replicate{batch=3}", "partition", "quantize"])
+@pytest.mark.parametrize("pipeline", ["simplify", "replicate{batch=3}", "take-pixels", "partition", "quantize"])
 def test_a_pass_that_may_rewrite_nothing_changes_nothing(pipeline: str) -> None:
     """But for what nothing needs: simplify removes that all the same."""
     net = Network((1, 4, 8, 8))
