@@ -179,8 +179,8 @@ def boards() -> str:
         body += table(("", "value", "rests on", "source"), rows)
     introduction = (
         "The numbers behind every latency and energy figure, and what each rests on: " + TAGS + " They are "
-        "`targets/mlu220/boards/*.toml`; `--board FILE.toml` takes a board of your own, whose numbers the offline model "
-        "then holds."
+        "`targets/mlu220/boards/*.toml`; `--board FILE.toml` takes a board of your own, whose numbers the offline "
+        "model then holds."
     )
     return page("Boards", introduction, body)
 
