@@ -149,7 +149,8 @@ def test_a_folder_below_the_model_s_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entries", [
-    {"offset": "1"}, {"offset": "-4"}, {"length": "12"}, {"length": "99999"}, {"offset": "many"}, {"length": "-1"}, {"offset": str(2**62)},
+    {"offset": "1"}, {"offset": "-4"}, {"length": "12"}, {"length": "99999"}, {"offset": "many"}, {"length": "-1"},
+    {"offset": str(2**62)},
 ], ids=str)  # fmt: skip
 def test_places_that_do_not_hold_the_weight_are_refused(entries: dict, tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(random(*SHAPE).tobytes())
