@@ -106,12 +106,17 @@ def join_pairs(block: Block, ctx: PassContext) -> int:
 
 def _all_reach(value: Value, quant: QuantType) -> bool:
     """Whether everything that takes a value is a conversion to a type, or an op it commutes with in front of one."""
-    return all(
-        user.result.type.quant == quant if isinstance(user, Quantize)
-        else commutes(user) and len(user.inputs) == 1 and bool(user.results[0].users)
-        and _all_reach(user.results[0], quant)
-        for user in value.users
-    )  # fmt: skip
+    waiting = [value]
+    while waiting:
+        for user in waiting.pop().users:
+            if isinstance(user, Quantize):
+                if user.result.type.quant != quant:
+                    return False
+            elif commutes(user) and len(user.inputs) == 1 and user.results[0].users:
+                waiting.append(user.results[0])
+            else:
+                return False
+    return True
 
 
 def _wanted(block: Block) -> dict[Value, QuantType]:

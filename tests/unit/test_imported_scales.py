@@ -79,6 +79,15 @@ def test_a_pair_that_the_output_takes_stays() -> None:
     assert op_named(net.module, "c").op_name == "quant.dequantize"
 
 
+def test_a_pair_is_followed_through_any_number_of_ops() -> None:
+    net = Network((1, 4))
+    x = pair(net, net.x, "a")
+    for k in range(1500):
+        x = net.relu(x, f"r{k}")
+    net.done(pair(net, x, "b"))
+    assert join_pairs(net.main.body, PassContext()) == 1
+
+
 def test_a_pair_of_another_step_stays() -> None:
     net = Network((1, 4))
     net.done(pair(net, net.relu(pair(net, net.x, "a"), "r"), "b", FINE))
