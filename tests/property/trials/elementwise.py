@@ -148,3 +148,20 @@ def is_inf(d: Dice) -> Trial:
 def cast(d: Dice) -> Trial:
     x = d.numbers(*d.shape(0), kinds="fildub")
     return Trial([np.abs(x) if x.dtype.kind == "f" else x], {"to": d.choice([1, 2, 3, 6, 7, 9, 11])})
+
+
+@trial("Not", "Identity", opsets=(1,))
+def of_truth_values(d: Dice) -> Trial:
+    return Trial([d.numbers(*d.shape(0), kinds="b")])
+
+
+@trial("BitwiseNot", opsets=(18,))
+def bitwise_not(d: Dice) -> Trial:
+    return Trial([d.numbers(*d.shape(0), kinds="ilu")])
+
+
+@trial("IsNaN", opsets=(9, 13, 20))
+def is_nan(d: Dice) -> Trial:
+    x = d.floats(*d.shape(1))
+    x.reshape(-1)[d.randrange(x.size)] = np.nan
+    return Trial([x])

@@ -212,3 +212,47 @@ def col2im(d: Dice) -> Trial:
     counts = [(image[i] + pads[i] + pads[i + 2] - block[i]) // strides[i] + 1 for i in range(2)]
     x = d.floats(1, d.randint(1, 2) * block[0] * block[1], counts[0] * counts[1])
     return Trial([x, np.array(image), np.array(block)], {"strides": strides, "pads": pads})
+
+
+@trial("STFT", opsets=(17,))
+def stft(d: Dice) -> Trial:
+    samples, length = d.randint(8, 20), d.choice([4, 8])
+    x = d.floats(d.randint(1, 2), samples, 1)
+    window = d.floats(length) if d.flip() else None
+    given = [x, np.array(d.randint(1, 4)), window, np.array(length) if window is None or d.flip() else None]
+    return Trial(given, d.some(onesided=d.randint(0, 1)), tolerance=1e-4)
+
+
+@trial("DeformConv", opsets=(19, 22))
+def deform_conv(d: Dice) -> Trial:
+    kernel, channels = [d.randint(1, 3), d.randint(1, 3)], d.randint(1, 2)
+    x, w = d.floats(1, channels, 5, 6), d.floats(d.randint(1, 3), channels, *kernel)
+    size = (6 - kernel[0], 7 - kernel[1])
+    offset = d.floats(1, 2 * kernel[0] * kernel[1], *size)
+    bias = d.floats(w.shape[0]) if d.flip() else None
+    mask = d.floats(1, kernel[0] * kernel[1], *size) if d.flip() else None
+    return Trial([x, w, offset, bias, mask], d.some(kernel_shape=kernel), free=(0, 2), tolerance=1e-4)
+
+
+# -- ai.onnx.ml --------------------------------------------------------------------------------------------------------
+@trial("Scaler", opsets=(17,), domain="ai.onnx.ml")
+def scaler(d: Dice) -> Trial:
+    x = d.numbers(*d.shape(2, 2), kinds="fil")
+    sizes = d.choice([1, x.shape[1]])
+    return Trial([x], {"offset": d.floats(sizes).tolist(), "scale": d.floats(sizes).tolist()})
+
+
+@trial("Normalizer", opsets=(17,), domain="ai.onnx.ml")
+def normalizer(d: Dice) -> Trial:
+    return Trial([d.floats(*d.shape(2, 2))], d.some(norm=d.choice(["MAX", "L1", "L2"])))
+
+
+@trial("Binarizer", opsets=(17,), domain="ai.onnx.ml")
+def binarizer(d: Dice) -> Trial:
+    return Trial([d.floats(*d.shape(1))], d.some(threshold=d.uniform(-1, 1)))
+
+
+@trial("ArrayFeatureExtractor", opsets=(17,), domain="ai.onnx.ml")
+def array_feature_extractor(d: Dice) -> Trial:
+    x = d.numbers(*d.shape(2, 3), kinds="fil")
+    return Trial([x, d.ints(d.randint(1, 3), low=0, high=x.shape[-1] - 1)], free=d.choice([(0,), (0, 1)]))
