@@ -21,7 +21,7 @@ from compiler.ir.types import DType, QuantType, TensorType
 
 MAX_OPERANDS_SHOWN = 4
 MAX_POSITION = 126
-DEEPEST_REGIONS = 16
+DEEPEST_REGIONS = 40
 
 
 def verify(module: Module, level: str | None = None) -> None:

@@ -364,6 +364,44 @@ return torch.add(b, d)
         assert part in text
 
 
+DECIDED = "torch.gt(torch.sum(x), 0)"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"if bool({DECIDED}):\n  return x\ny = torch.neg(x)\nreturn y", "returns in one of two branches"),
+        (f"while bool({DECIDED}):\n  return x\nreturn x", "returns from inside a loop"),
+        (f"if bool({DECIDED}):\n  y = x\nelse:\n  y = None\nreturn y", "'y' is a tensor or None"),
+        (f"l = [x]\nwhile bool({DECIDED}):\n  _0 = torch.append(l, x)\n  x = torch.neg(x)\nreturn l[0]",
+         "'l' is a list of 1 or a list of 2"),
+        (f"if bool({DECIDED}):\n  y = torch.unsqueeze_(x, 0)\nelse:\n  y = x\nreturn y",
+         "shape of a variable in place"),
+        (f"y = x\nwhile bool({DECIDED}):\n  y = torch.sum(y)\nreturn y", "gives tensor<2x3xf32> or tensor<f32>"),
+        (f"while bool({DECIDED}):\n  ops.prim.RaiseException(\"never\")\nreturn x", "refuses what it is given: never"),
+    ],
+)
+def test_what_the_data_cannot_decide_is_refused_by_name(body: str, message: str) -> None:
+    fault(body, message)
+
+
+def test_what_only_a_branch_reads_is_no_result_of_it() -> None:
+    body = f"if bool({DECIDED}):\n  t = 'a'\n  y = torch.relu(x)\nelse:\n  t = 3\n  y = torch.neg(x)\nreturn y"
+    module = imported(forward(body), shapes={"x": X.shape})
+    assert names(module) == ["reduce.sum", "math.greater", "graph.if"]
+    np.testing.assert_array_equal(run(module, X)[0], -X if X.sum() <= 0 else np.maximum(X, 0))
+
+
+def test_what_a_loop_leaves_alone_stays_known() -> None:
+    body = f"n = 2\ni = 0\nwhile bool({DECIDED}):\n  x = torch.sub(x, n)\n  i = torch.add(i, 1)\nreturn [x, i, n]"
+    module = imported(forward(body), shapes={"x": X.shape})
+    (loop,) = [op for op in module.main.body if op.op_name == "graph.loop"]
+    assert loop.attributes["carried"] == 2
+    found, rounds, n = run(module, X + 5)
+    np.testing.assert_allclose(found, X + 5 - 2 * rounds)
+    assert rounds == 3 and n == 2
+
+
 def test_a_network_that_refuses_its_inputs_says_so_in_its_own_words() -> None:
     body = """
 if torch.ne((torch.size(x))[0], 5):

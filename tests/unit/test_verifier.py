@@ -139,10 +139,10 @@ def nested_choices(depth: int) -> str:
 
 
 def test_choices_nest_but_not_without_end() -> None:
-    module = parse_module(nested_choices(16))
+    module = parse_module(nested_choices(40))
     assert faults(module) == []
-    assert sum(op.op_name == "graph.if" for op in module.ops()) == 16
-    assert {f.message for f in faults(parse_module(nested_choices(17)))} == {"regions are nested more than 16 deep"}
+    assert sum(op.op_name == "graph.if" for op in module.ops()) == 40
+    assert {f.message for f in faults(parse_module(nested_choices(41)))} == {"regions are nested more than 40 deep"}
     with pytest.raises(CompilerError, match="regions are nested more than 50 deep"):
         parse_module(nested_choices(60))
 

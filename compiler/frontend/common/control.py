@@ -12,6 +12,7 @@ from typing import Any
 from compiler.frontend.builder import Builder
 from compiler.frontend.records import Malformed, Unsupported
 from compiler.ir.core import Argument, Constant, Op, Region, Result, Value
+from compiler.ir.printer import type_text
 from compiler.ir.types import DType, TensorType
 from compiler.ops import graph
 from compiler.ops.tensor import Reshape
@@ -97,14 +98,14 @@ class Body:
 def common_type(a: TensorType, b: TensorType) -> TensorType:
     """The type of a value that is of one of two types. Raises Unsupported where they differ in more than dimensions."""
     if a.dtype is not b.dtype or a.rank != b.rank or a.quant != b.quant:
-        raise Unsupported(f"gives {a} or {b}, as the network's data decide", FIXED)
+        raise Unsupported(f"gives {type_text(a)} or {type_text(b)}, as the network's data decide", FIXED)
     return TensorType(tuple(d if d == e else None for d, e in zip(a.shape, b.shape, strict=True)), a.dtype, a.quant)
 
 
 def scalar(builder: Builder, value: Value, dtype: DType) -> Value:
     """A number or truth value of one element, of rank 0."""
     if value.type.dtype is not dtype:
-        raise Malformed(f"takes {value.type} where a single {dtype} belongs")
+        raise Malformed(f"takes {type_text(value.type)} where a single {dtype} belongs")
     if value.type.rank:
         value = builder.emit(Reshape, value, shape=())[0]
     return builder.registered(value)  # type: ignore[return-value]

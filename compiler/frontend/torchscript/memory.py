@@ -37,7 +37,7 @@ class Place:
         """What to call it in messages and results."""
         if isinstance(self.holder, Object):
             return f"{self.holder.path}.{self.key}".strip(".")
-        return self.key or ("elements" if isinstance(self.holder, Store) else "items")
+        return self.key or "elements"
 
 
 Changes = Mapping[Place, Any]
@@ -109,7 +109,8 @@ class Memory:
                 yield Place.of(self.names, name), value
         for container, items in self._containers:
             if not same_items(container, items):
-                yield Place.of(container), container.copy()
+                title = next((name for name, value in self._names.items() if value is container), "items")
+                yield Place.of(container, title), container.copy()
         for target, attributes, _ in self._objects:
             for name, value in target.attributes.items():
                 before, now = map(self.instances.ready_already, (attributes.get(name, ABSENT), value))
