@@ -57,7 +57,8 @@ class Preprocess:
                     Diagnostic(code="E110", message=f"preprocessing: {key} cannot be {raw.strip()!r}", help=_HELP[key])
                 )
         if values.get("order") == "gray" and any(len(values.get(key, ())) == 3 for key in ("mean", "std")):
-            faults.append(Diagnostic(code="E110", message="preprocessing: gray has one channel, so one mean and one std"))
+            message = "preprocessing: gray has one channel, so one mean and one std"
+            faults.append(Diagnostic(code="E110", message=message))
         if faults:
             raise CompilerError(faults)
         return Preprocess(**values)
@@ -204,6 +205,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 _HELP = {
     "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number other than 0, such as 0.00392157 for 1/255",
+   
     "mean": "one number or three, such as [0.485,0.456,0.406]",
     "std": "one number or three, none zero, such as [0.229,0.224,0.225]",
     "order": "rgb, bgr or gray",

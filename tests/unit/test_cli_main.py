@@ -353,7 +353,8 @@ def test_an_interruption_while_a_verb_is_loaded_is_told_as_any_other(command: Co
 def test_a_usage_error_is_two_lines_however_many_options_there_are(command: Command):
     result = command("compile", "x.onnx")
     assert result.err == (
-        "mluc compile: error: the following arguments are required: -o/--output\n`mluc compile --help` says what there is\n"
+        "mluc compile: error: the following arguments are required: -o/--output\n"
+        "`mluc compile --help` says what there is\n"
     )
 
 
