@@ -203,7 +203,8 @@ class Totals:
 
 
 def quantities(rows: np.ndarray) -> Quantities:
-    """Bytes by memory (from the footprints: what is touched, not how often a unit re-reads it) and operations."""
+    """Bytes by memory and operations. A copy moves every byte it is asked for on both sides; what a unit touches counts
+    once, however often it reads it again."""
     n = len(rows)
     work = isa.work(rows).astype(np.int64)
     macs8, macs16, vector_ops = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -214,7 +215,7 @@ def quantities(rows: np.ndarray) -> Quantities:
         elif spec.unit is isa.Unit.VECTOR:
             vector_ops[index] = work[index] * (DEPTHWISE_PASSES if spec is isa.Depthwise else 1)
     accesses = isa.footprints(rows)
-    size = accesses.bytes
+    size = np.where(rows[accesses.row, 0] == isa.Copy.opcode, work[accesses.row], accesses.bytes)
 
     def summed(mask: np.ndarray) -> np.ndarray:
         return np.bincount(accesses.row[mask], weights=size[mask], minlength=n).astype(np.int64)

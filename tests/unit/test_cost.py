@@ -137,6 +137,12 @@ def test_bytes_are_counted_by_memory():
     assert q.total().ddr == 150
 
 
+def test_a_copy_that_repeats_its_source_reads_as_much_as_it_writes():
+    repeated = isa.Copy(dst=(NRAM, 0), src=(CONSTANTS, 0), run=64, n2=3, dst_stride2=64, src_stride2=0)
+    q = quantities(rows(repeated))
+    assert (q.ddr_read.tolist(), q.nram.tolist()) == ([192], [192])
+
+
 def test_multiply_adds_are_counted_by_width_and_vector_operations_apart():
     q = quantities(rows(conv(), conv(src_type="I16"), isa.Binary(dst=0, a=0, count=9, dtype="F16", function="MUL",
                                                                   mode="CONST", constant=1.0)))  # fmt: skip
