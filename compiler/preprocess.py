@@ -204,8 +204,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "size": _size, "crop": _size, "scale": _scale, "mean": _numbers, "std": _nonzero, "order": _order,
 }  # fmt: skip
 _HELP = {
-    "size": "a number of pixels", "crop": "a number of pixels", "scale": "a number other than 0, such as 0.00392157 for 1/255",
-   
+    "size": "a number of pixels", "crop": "a number of pixels",
+    "scale": "a number other than 0, such as 0.00392157 for 1/255",
     "mean": "one number or three, such as [0.485,0.456,0.406]",
     "std": "one number or three, none zero, such as [0.229,0.224,0.225]",
     "order": "rgb, bgr or gray",
