@@ -124,7 +124,7 @@ def test_strides_that_no_convolution_counts_run_on_the_host() -> None:
     assert made.model.host_functions
 
 
-# -- long rows -----------------------------------------------------------------------------------------------------------
+# -- long rows ---------------------------------------------------------------------------------------------------------
 def test_how_far_indices_reach_is_found_for_any_length() -> None:
     places = tuple(int(i) for i in np.random.default_rng(1).integers(0, 50, 23))
     for length in range(1, len(places) + 1):
