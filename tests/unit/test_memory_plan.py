@@ -24,7 +24,7 @@ from passes.memory.exact import solve
 from passes.memory.order import Order, Step, best_order, sections_of
 from passes.memory.plan import Storage, verify_plan
 from runtime.session import Session
-from tests.growth import exponent
+from tests.growth import LINEAR, exponent
 from tests.journeys import legalised, random_inputs
 from tests.networks import Network, op_named
 
@@ -155,7 +155,7 @@ def test_the_first_rung_takes_about_linear_time() -> None:
         items = [Buffer(64 * (1 + (k * 7919) % 97), k, k + 1 + (k * 31) % 40) for k in range(count)]
         return lambda: allocate(items, "greedy")
 
-    assert exponent(placing, 2500, 20_000) < 1.5
+    assert exponent(placing, 2500, 20_000) < LINEAR
 
 
 def test_an_overlap_is_noticed() -> None:
@@ -265,7 +265,7 @@ def test_the_search_for_an_order_takes_time_linear_in_the_sections() -> None:
         return lambda: best_order(steps, [64 + k % 5 for k in range(len(steps))])
 
     assert searching(300)().optimal
-    assert exponent(searching, 300, 2400) < 1.5
+    assert exponent(searching, 300, 2400) < LINEAR
 
 
 # -- the pass --------------------------------------------------------------------------------------------------------

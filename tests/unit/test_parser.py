@@ -14,7 +14,7 @@ from compiler.ir.location import Location
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from compiler.ir.types import DType, QuantType, TensorType
-from tests.growth import exponent
+from tests.growth import LINEAR, exponent
 
 T = "tensor<2xf32>"
 
@@ -334,7 +334,7 @@ def test_parsing_takes_time_linear_in_the_ops() -> None:
         return lambda: parse_module(text)
 
     assert len(parsing(500)().main.body) == 502
-    assert exponent(parsing, 500, 4000) < 1.5
+    assert exponent(parsing, 500, 4000) < LINEAR
 
 
 def test_what_was_parsed_prints_the_same() -> None:

@@ -17,7 +17,7 @@ from compiler.errors import CompilerError
 from compiler.frontend.torchscript.archive import read_archive
 from compiler.frontend.torchscript.pickled import Device, Object, StoredTensor, walk
 from compiler.frontend.torchscript.unpickle import read_pickle
-from tests.growth import exponent
+from tests.growth import LINEAR, exponent
 from tests.torchscript_archives import Instance, Pickler, QTensor, forward, glob, members, zipped
 
 
@@ -208,7 +208,7 @@ def test_nested_and_shared_structures_take_time_linear_in_their_bytes() -> None:
         return lambda: walk(read(b"\x80\x02Nq\x000" + levels + b"h\x00."))
 
     assert len(reading(10_000)()) == 0
-    assert exponent(reading, 2_500, 10_000) < 1.5
+    assert exponent(reading, 2_500, 10_000) < LINEAR
 
 
 def test_deep_nesting_is_no_recursion() -> None:

@@ -15,7 +15,7 @@ from compiler.ir.parser import parse_module
 from compiler.ir.types import DType, QuantType, TensorType
 from compiler.ir.verifier import LEVELS, faults, rules_of, verify
 from compiler.ops.graph import Call, Kernel, Return, Yield
-from tests.growth import exponent
+from tests.growth import LINEAR, exponent
 
 F32 = TensorType((2, 3), DType.F32)
 
@@ -381,4 +381,4 @@ def test_thousands_of_faults_take_no_quadratic_time() -> None:
         return lambda: faults(module)
 
     assert len(verifying(400)()) == 400
-    assert exponent(verifying, 400, 3200) < 1.5
+    assert exponent(verifying, 400, 3200) < LINEAR
