@@ -22,9 +22,11 @@ before = peak()
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 start = time.perf_counter()
+used = time.process_time()
 answer = ""
 {run}
-print(json.dumps(dict(seconds=time.perf_counter() - start, before=before, peak=peak(), answer=answer)))
+cpu_seconds, seconds = time.process_time() - used, time.perf_counter() - start
+print(json.dumps(dict(seconds=seconds, cpu_seconds=cpu_seconds, before=before, peak=peak(), answer=answer)))
 """
 
 IMPORT = (
@@ -49,6 +51,7 @@ class Cost:
     """What an import took; `peak` includes `before`, what the interpreter and its libraries take. Bytes, seconds."""
 
     seconds: float
+    cpu_seconds: float
     before: int
     peak: int
     answer: str = ""

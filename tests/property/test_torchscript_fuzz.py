@@ -137,12 +137,11 @@ HOSTILE = """
 import json, resource, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from tests.property import test_torchscript_fuzz as fuzz
-from tests.unit.test_torchscript_evaluator import test_code_without_end_or_bound_is_stopped as stopped
+from tests.unit.test_torchscript_evaluator import HOSTILE_CODE, stopped
 fuzz.attempt(fuzz.content("convnet.pt"), "convnet.pt")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for mark in stopped.pytestmark:
-    for body in mark.args[1]:
-        stopped(body)
+for body, bound in HOSTILE_CODE:
+    stopped(body, bound)
 import random
 chance = random.Random(7)
 for name in fuzz.FILES:
