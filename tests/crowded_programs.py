@@ -8,14 +8,12 @@ floats only what was written as floats: then no NaN appears, whose bits nothing 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from targets.mlu220 import isa
 from targets.mlu220.container import DeviceFunction, IORecord
 from targets.mlu220.isa import Mode, Type
-from tests.isa_strategies import RandomFunction
+from tests.isa_strategies import Drawing, RandomFunction
 
 WINDOW = 1024
 """Bytes that are used of NRAM, of SRAM and of the workspace."""
@@ -49,24 +47,14 @@ def places(base: int, rows: int, count: int, pitch: int, size: int) -> np.ndarra
     return (base + np.add.outer(np.arange(rows) * pitch, np.arange(count) * size)).ravel()
 
 
-class CrowdedBuilder:
+class CrowdedBuilder(Drawing):
     """Methods draw one instruction each, and return it when it can stand."""
 
     def __init__(self, seed: int):
-        self.rng = np.random.default_rng(seed)
+        super().__init__(seed)
         self.tags = {space: np.zeros(WINDOW, np.uint8) for space in (*SPACES, isa.INPUT)}
         self.views: list[View] = []
         self.program: list[isa.Instruction] = []
-
-    def integer(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def pick(self, items: Any) -> Any:
-        items = list(items)
-        return items[self.integer(0, len(items) - 1)]
 
     # -- places
     def place(self, type: Type) -> View:

@@ -83,22 +83,11 @@ class RandomFunction:
     constants: np.ndarray
 
 
-class _Builder:
-    """Grows programs for `cores` cores and the memory core; every method appends one legal, ordered instruction."""
+class Drawing:
+    """Draws of one generator of random numbers."""
 
-    def __init__(self, seed: int, cores: int, dirty_padding: bool = False):
+    def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
-        self.cores, self.dirty_padding = cores, dirty_padding
-        self.programs: list[list[isa.Instruction]] = [[] for _ in range(isa.MEMORY_CORE + 1)]
-        self.counters = self.rng.permutation(isa.COUNTERS)
-        self.issued: dict[tuple[int, int], int] = {}
-        self.known: dict[tuple[int, int, int, int], int] = {}
-        self.nram = [0] * (isa.MEMORY_CORE + 1)
-        self.wram = [0] * (isa.MEMORY_CORE + 1)
-        self.sram = self.workspace = 0
-        self.regions: list[Region] = []
-        self.constants: list[np.ndarray] = []
-        self.outputs: list[IORecord] = []
 
     def integer(self, low: int, high: int) -> int:
         """Uniform, both ends included."""
@@ -110,6 +99,24 @@ class _Builder:
     def pick(self, items: Any) -> Any:
         items = list(items)
         return items[self.integer(0, len(items) - 1)]
+
+
+class _Builder(Drawing):
+    """Grows programs for `cores` cores and the memory core; every method appends one legal, ordered instruction."""
+
+    def __init__(self, seed: int, cores: int, dirty_padding: bool = False):
+        super().__init__(seed)
+        self.cores, self.dirty_padding = cores, dirty_padding
+        self.programs: list[list[isa.Instruction]] = [[] for _ in range(isa.MEMORY_CORE + 1)]
+        self.counters = self.rng.permutation(isa.COUNTERS)
+        self.issued: dict[tuple[int, int], int] = {}
+        self.known: dict[tuple[int, int, int, int], int] = {}
+        self.nram = [0] * (isa.MEMORY_CORE + 1)
+        self.wram = [0] * (isa.MEMORY_CORE + 1)
+        self.sram = self.workspace = 0
+        self.regions: list[Region] = []
+        self.constants: list[np.ndarray] = []
+        self.outputs: list[IORecord] = []
 
     # ordering
     def append(self, core: int, instruction: isa.Instruction, reads: list[Region], writes: list[Region]) -> None:

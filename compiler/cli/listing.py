@@ -40,22 +40,15 @@ def _boards() -> Rows:
     return [{"name": name, "summary": f"{board.title}, {board.clock_hz / 1e6:g} MHz"} for name, board in boards]
 
 
-CALIBRATORS = {
-    "auto": "tries those marked * and keeps the one whose outputs are nearest to the float network's; the default",
-    "minmax": "the whole range that was seen, nothing is clipped",
-    "percentile": "clips the largest 0.01 % of the magnitudes",
-    "percentile-99.9": "clips the largest 0.1 %",
-    "percentile-99.999": "clips the largest 0.001 %",
-    "mse": "the range with the least mean squared error",
-    "l2.4": "as mse, of errors to the power of 2.4: large ones count more",
-}
-"""Calibration method → what it does."""
+AUTO = "tries those marked * and keeps the one whose outputs are nearest to the float network's; the default"
 
 
 def _calibrators() -> Rows:
+    from passes.quantization.observers import METHODS
     from passes.quantization.trials import CANDIDATES
 
-    return [{"name": n, "summary": f"{t} *" if n in CANDIDATES else t} for n, t in CALIBRATORS.items()]
+    told = {name: method.summary + " *" * (name in CANDIDATES) for name, method in METHODS.items()}
+    return [{"name": name, "summary": text} for name, text in {"auto": AUTO, **told}.items()]
 
 
 def _instructions() -> Rows:

@@ -206,8 +206,8 @@ def _float_model(path: Path, session: Any, batch: int, bindings: dict[str, Any])
     if batch > 1:
         try:
             return load(path, {name: (1, *shape[1:]) for name, shape in whole.items()}, bindings)
-        except CompilerError:  # a model made for this batch
-            pass
+        except CompilerError:
+            pass  # a model made for this batch; whatever else is wrong with it, the next line tells
     return load_as_compiled(path, whole, bindings)
 
 
@@ -239,7 +239,6 @@ def _difference(wanted: Any, found: Any) -> float:
 
 
 def _report(args: argparse.Namespace, count: int, first: dict[str, Any], reference: Any) -> int:
-
     failed = reference is not None and args.tolerance is not None and max(reference.errors.values()) > args.tolerance
     facts: dict[str, Any] = {"samples": count, "outputs": {name: list(array.shape) for name, array in first.items()}}
     if reference is not None:

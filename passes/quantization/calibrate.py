@@ -145,7 +145,7 @@ def _wanted(module: Module, residuals: str) -> set[Value]:
 
 def _observers(module: Module, method: str, wanted: set[Value]) -> dict[Value, RangeObserver]:
     """An observer for each float value: the method's for those to be quantised, the range for the others."""
-    kind = METHODS[method][0]
+    kind = METHODS[method].observer
     return {
         value: kind() if value in wanted else RangeObserver()
         for value in values_of(module.main)
@@ -250,7 +250,7 @@ def _entries(
     for value, observer in observers.items():
         if value in wanted:
             used = method if isinstance(observer, HistogramObserver) else "minmax"
-            clip = METHODS[used][1](observer, 127)
+            clip = METHODS[used].clip(observer, 127)
             entries[value.name] = TensorScheme.clipped(storage, observer.absmax, clip, used)
         elif observer.absmax * HEADROOM > F16_MAX:
             entries[value.name] = TensorScheme(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -115,12 +116,21 @@ def _best_clip(observer: HistogramObserver, qmax: int, power: float) -> float:
     return best
 
 
-METHODS: dict[str, tuple[type[RangeObserver], Callable[..., float]]] = {
-    "minmax": (RangeObserver, minmax),
-    "percentile": (HistogramObserver, percentile(0.9999)),
-    "percentile-99.9": (HistogramObserver, percentile(0.999)),
-    "percentile-99.999": (HistogramObserver, percentile(0.99999)),
-    "mse": (HistogramObserver, mse),
-    "l2.4": (HistogramObserver, power24),
+class Method(NamedTuple):
+    """How a range is chosen: the observer that is needed, the rule (observer, qmax) → clipping magnitude, and what that
+    does."""
+
+    observer: type[RangeObserver]
+    clip: Callable[..., float]
+    summary: str
+
+
+METHODS = {
+    "minmax": Method(RangeObserver, minmax, "the whole range that was seen, nothing is clipped"),
+    "percentile": Method(HistogramObserver, percentile(0.9999), "clips the largest 0.01 % of the magnitudes"),
+    "percentile-99.9": Method(HistogramObserver, percentile(0.999), "clips the largest 0.1 %"),
+    "percentile-99.999": Method(HistogramObserver, percentile(0.99999), "clips the largest 0.001 %"),
+    "mse": Method(HistogramObserver, mse, "the range with the least mean squared error"),
+    "l2.4": Method(HistogramObserver, power24, "as mse, of errors to the power of 2.4: large ones count more"),
 }
-"""Name of a calibration method → the observer it needs and its rule (observer, qmax) → clipping magnitude."""
+"""Calibration methods by name; `auto` is a choice among some of them (`trials`)."""

@@ -1,8 +1,8 @@
 """Sliding windows: what an instruction takes of them, and those with holes as ones without.
 
-A transposed convolution by strides (s, t) is s * t ordinary ones, one per residue of the output's row
-and column, whose results are stored in turn
-(`mlu.interleave`); a window dilated by (s, t) likewise, each over every s-th row and every t-th column of the image.
+A transposed convolution by strides (s, t) is s * t ordinary ones, one per residue of the output's row and column, whose
+results are stored in turn (`mlu.interleave`); a window dilated by (s, t) likewise, each over every s-th row and every
+t-th column of the image.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ def window_fits(kernel: Sequence[int], dilations: Sequence[int], pixel: int) -> 
 
 
 # -- windows with holes ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Phase:
     """Every `stride`-th output along one axis: which taps of the kernel it needs (None: a zero), nearest first in the

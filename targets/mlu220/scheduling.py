@@ -369,7 +369,7 @@ def least_cycles(shape: KernelShape, schedule: KernelSchedule, board: Board) -> 
         if op.results[0] in demand:
             y = op.results[0]
             out = box_shape(clip(demand[y], y.type.static_shape))
-            work[op.unit == "matrix"] += _least_work(op, out, board)
+            work[op.unit == "matrix"] += _least_work(op, out, board, shape.most_pixels.get(op, 1))
     held = held_inputs(shape, schedule)
     moved = [v for v in shape.values if v.producer is None and v in demand and v not in held]
     off_chip = sum(
@@ -381,14 +381,15 @@ def least_cycles(shape: KernelShape, schedule: KernelSchedule, board: Board) -> 
     return max(*work, ddr) * tile_count(shape, schedule)
 
 
-def _least_work(op: MluOp, out: tuple[int, ...], board: Board) -> float:
-    """Cycles of an op's unit for a result of this shape, without what each instruction costs on top."""
+def _least_work(op: MluOp, out: tuple[int, ...], board: Board, pixels: int) -> float:
+    """Cycles of an op's unit for a result of this shape, so many pixels as one, without what each instruction costs on
+    top."""
     elements = math.prod(out)
     if isinstance(op, Conv2d):
         _, kh, _, ci = op.w.type.static_shape
         wide = max(op.x.type.dtype.size, op.w.type.dtype.size)
         lanes = -(-(out[-1] // op.groups) // board.matrix_lanes) * op.groups
-        steps = kh * op.window_width(op.most_pixels) / op.most_pixels * ci * wide / board.matrix_lane_bytes
+        steps = kh * op.window_width(pixels) / pixels * ci * wide / board.matrix_lane_bytes
         return elements / out[-1] * steps * lanes if out[-1] else 0.0
     taps = 1
     if isinstance(op, DepthwiseConv2d):

@@ -183,6 +183,11 @@ class KernelShape:
         return found
 
     @cached_property
+    def most_pixels(self) -> dict[MluOp, int]:
+        """Per convolution, the pixels that are best computed as one."""
+        return {op: op.most_pixels for op in self.ops if isinstance(op, Conv2d)}
+
+    @cached_property
     def narrow(self) -> list[DepthwiseConv2d | Conv2d]:
         """Convolutions that may compute several neighbouring pixels as one."""
         if len(self.shape) != 4:
@@ -190,7 +195,7 @@ class KernelShape:
         return [
             op for op in self.ops
             if (isinstance(op, DepthwiseConv2d) and op.strides[1] == 1)
-            or (isinstance(op, Conv2d) and op.most_pixels > 1)
+            or (isinstance(op, Conv2d) and self.most_pixels[op] > 1)
         ]  # fmt: skip
 
     def demand(self, box: Box) -> dict[Value, Box]:
@@ -269,11 +274,11 @@ def pixels_side_by_side(shape: KernelShape, schedule: KernelSchedule) -> dict[Ml
     key = columns, schedule.tile[3]
     if key not in shape.pixels:
         demands = [shape.demand((*parts[0][:2], piece, (0, schedule.tile[3]))) for piece in columns]
-        shape.pixels[key] = {op: _pixels_of(op, demands) for op in shape.narrow}
+        shape.pixels[key] = {op: _pixels_of(shape, op, demands) for op in shape.narrow}
     return shape.pixels[key]
 
 
-def _pixels_of(op: DepthwiseConv2d | Conv2d, demands: Sequence[dict[Value, Box]]) -> int:
+def _pixels_of(shape: KernelShape, op: DepthwiseConv2d | Conv2d, demands: Sequence[dict[Value, Box]]) -> int:
     """How many pixels an op computes as one in tiles with these demands; at most their columns."""
     y = op.results[0]
     boxes = [box_shape(clip(demand[y], y.type.static_shape)) for demand in demands if y in demand]
@@ -282,7 +287,7 @@ def _pixels_of(op: DepthwiseConv2d | Conv2d, demands: Sequence[dict[Value, Box]]
     if not widths or not size:
         return 1
     if isinstance(op, Conv2d):
-        return op.most_pixels if op.most_pixels <= min(widths) else 1
+        return shape.most_pixels[op] if shape.most_pixels[op] <= min(widths) else 1
     most = min(MOST_PIXELS, *widths, MOST_TAP_BYTES // (math.prod(op.w.type.static_shape[:2]) * size))
     vectors = {
         pixels: sum(-(-width // pixels) for width in widths) * -(-pixels * size // ALIGNMENT)
