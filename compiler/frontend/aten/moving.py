@@ -185,12 +185,12 @@ def slice_axis(c: Call, self: Any, dim: Any = 0, start: Any = None, end: Any = N
     if isinstance(self, list | tuple | str):  # aten::slice of lists: (list, start, end, step)
         return self[slice(dim, start, end if end is not None else 1)]
     x = c.tensor(self)
-    axis, size = c.axis(dim, x.type.rank), x.type.shape[c.axis(dim, x.type.rank)]
+    axis = c.axis(dim, x.type.rank)
     if not x.type.is_static or any(map(is_open, (start, end))):
         return _cut_by_data(c, x, axis, start, end, c.integer(step, "the step"))
     first = None if start is None else c.integer(start, "the start")
     last = None if end is None else c.integer(end, "the end")
-    found = range(*slice(first, last, c.integer(step, "the step")).indices(size))  # type: ignore[arg-type]
+    found = range(*slice(first, last, c.integer(step, "the step")).indices(x.type.static_shape[axis]))
     return cut(c, x, axis, found.start, len(found), found.step)
 
 

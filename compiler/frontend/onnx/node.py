@@ -35,7 +35,7 @@ class Inline:
 
     `arguments` bind names of the graph to values. `then` takes the values of `outputs` and gives the node's results,
     or another `Inline` to go on with. `isolated` graphs (function bodies) see no names of the graph around them. A
-    graph that `hides_nodes` is not the user's: value_or_sequence happens in it is reported of the node it stands for.
+    graph that `hides_nodes` is not the user's: whatever happens in it is reported of the node it stands for.
     """
 
     nodes: Sequence[onnx.NodeProto]
